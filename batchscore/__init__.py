@@ -1,0 +1,23 @@
+"""A registered MLflow model and a table go in; a validated, versioned prediction table comes out, exactly once.
+
+Importing this package imports nothing heavy; the names below are loaded when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from batchscore.udf import spark_udf
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "spark_udf"]
+
+
+def __getattr__(name: str) -> object:
+    """Loads ``spark_udf`` when it is first asked for."""
+    if name == "spark_udf":
+        from batchscore.udf import spark_udf  # noqa: PLC0415  # pyspark and mlflow load only when asked for
+
+        return spark_udf
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

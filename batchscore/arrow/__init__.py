@@ -1,0 +1,1 @@
+"""The one place where type names, predicates, URIs and splits become Arrow objects."""
