@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+MAX_DECIMAL_PRECISION = 38
 INTEGERS = ("byte", "short", "integer", "long")
 FLOATS = ("float", "double")
 SCALARS = (
@@ -115,7 +116,7 @@ def widened(first: str, second: str) -> str | None:
         (p1, s1), (p2, s2) = decimal_parts(first), decimal_parts(second)
         scale = max(s1, s2)
         precision = max(p1 - s1, p2 - s2) + scale
-        return f"decimal({precision},{scale})" if precision <= 38 else None
+        return f"decimal({precision},{scale})" if precision <= MAX_DECIMAL_PRECISION else None
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from batchscore.contracts import Column, Schema
-from batchscore.schema import decimal_parts, element_of, is_decimal
+from batchscore.schema import MAX_DECIMAL_PRECISION, decimal_parts, element_of, is_decimal
 
 _SCALARS: dict[str, pa.DataType] = {
     "boolean": pa.bool_(),
@@ -66,7 +66,8 @@ def from_arrow(arrow: pa.DataType) -> str:
     if pa.types.is_timestamp(arrow):
         return "timestamp_ntz" if arrow.tz is None else "timestamp"
     if pa.types.is_decimal(arrow):
-        return f"decimal({arrow.precision},{arrow.scale})" if arrow.precision <= 38 else f"unsupported({arrow})"
+        fits = arrow.precision <= MAX_DECIMAL_PRECISION
+        return f"decimal({arrow.precision},{arrow.scale})" if fits else f"unsupported({arrow})"
     if pa.types.is_list(arrow) or pa.types.is_large_list(arrow) or pa.types.is_fixed_size_list(arrow):
         element = from_arrow(arrow.value_type)
         return f"unsupported({arrow})" if element.startswith("unsupported") else f"array<{element}>"
