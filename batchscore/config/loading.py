@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import yaml
 from pydantic import ValidationError
 
 from batchscore.config.model_name import split_model
-from batchscore.config.problems import Origins, raise_problems, settings_problems
+from batchscore.config.problems import Origins, error_of, settings_problems
 from batchscore.config.settings import JobConfig
 from batchscore.errors import SettingsError, bounded, nearest
 
@@ -18,7 +19,9 @@ SETTINGS_FOLDER = Path("conf")
 MAX_FILE_BYTES = 1_000_000
 MAX_NODES = 20_000  # aliases of aliases can make a small file endless
 
-KeyPath = tuple[str | int, ...]
+KeyPath: TypeAlias = tuple[str | int, ...]
+
+_SECTIONS = ("model", "input", "output", "scoring", "quarantine", "validation", "spark", "registry")
 
 # Scalars that are kept as they are written: YAML would read 01 as 1, NO as false, 2026-11-21 as a date.
 _VERBATIM = re.compile(
@@ -54,15 +57,15 @@ def load(path: Path | str | None, overrides: Mapping[str, object] | None = None)
     lines: dict[KeyPath, int] = {}
     if path is not None:
         document, lines = _read(Path(path))
-    overridden: set[KeyPath] = set()
-    for key, value in (overrides or {}).items():
-        _put(document, key, value)
-        overridden.add(tuple(key.split(".")))
+    overridden = frozenset(_put(document, key, value) for key, value in (overrides or {}).items())
+    for section in _SECTIONS:
+        if document.get(section) is None:  # left out, or `spark:` with nothing below it
+            document[section] = {}
     try:
         return JobConfig.model_validate(document)
     except ValidationError as error:
-        origins = Origins(str(path) if path is not None else None, lines, frozenset(overridden))
-        raise_problems(settings_problems(error, document, origins), origins)
+        origins = Origins(str(path) if path is not None else None, lines, overridden)
+        raise error_of(settings_problems(error, document, origins), origins) from error
 
 
 def parse_assignment(text: str) -> tuple[str, object]:
@@ -94,8 +97,8 @@ def parse_assignment(text: str) -> tuple[str, object]:
         loader.dispose()
 
 
-def _put(document: dict[str, object], key: str, value: object) -> None:
-    """Sets a dotted key. ``spark.conf`` holds names that have dots themselves."""
+def _put(document: dict[str, object], key: str, value: object) -> KeyPath:
+    """Sets a dotted key and returns its path. ``spark.conf`` holds names that have dots themselves."""
     parts = ["spark", "conf", key[11:]] if key.startswith("spark.conf.") else key.split(".")
     place = document
     for part in parts[:-1]:
@@ -105,6 +108,7 @@ def _put(document: dict[str, object], key: str, value: object) -> None:
             place[part] = below
         place = below
     place[parts[-1]] = value
+    return tuple(parts)
 
 
 def _read(path: Path) -> tuple[dict[str, object], dict[KeyPath, int]]:

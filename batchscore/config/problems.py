@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -58,24 +57,18 @@ class Problem:
         return "; ".join(parts)
 
 
-def raise_problems(problems: Sequence[Problem], origins: Origins) -> NoReturn:
-    """Raises one error for all problems.
-
-    Raises:
-        SettingsError: always.
-    """
+def error_of(problems: Sequence[Problem], origins: Origins) -> SettingsError:
+    """One error for all problems; of many the first ten are shown."""
     if len(problems) == 1:
         one = problems[0]
-        raise SettingsError(
-            one.where + one.text, found=one.found, allowed=one.allowed, near=one.near, hint=one.hint
-        ) from None
+        return SettingsError(one.where + one.text, found=one.found, allowed=one.allowed, near=one.near, hint=one.hint)
     lines = [problem.line() for problem in problems[:MAX_ITEMS]]
     if len(problems) > MAX_ITEMS:
         lines.append(f"and {len(problems) - MAX_ITEMS} more")
     source = origins.file or "the command line"
-    raise SettingsError(
-        f"{len(problems)} settings of {source} are wrong", detail=lines, hint="conf/reference.yaml shows every key"
-    ) from None
+    return SettingsError(
+        f"{len(problems)} settings of {source} are wrong", detail=lines, hint="conf/reference.yaml in the repository shows every key"
+    )
 
 
 def settings_problems(error: ValidationError, document: object, origins: Origins) -> list[Problem]:
@@ -115,15 +108,19 @@ def _problem(path: tuple[str | int, ...], detail: ErrorDetails, origins: Origins
         allowed = () if near else tuple(_fields_at(path[:-1]))
         return Problem(where, f"unknown key {key}", near=near, allowed=allowed)
     if kind == "missing":
-        flag = f" or by {_FLAGS[key]}" if key in _FLAGS else ""
-        return Problem(where, f"{key} is missing", hint=f"give it in the settings file{flag}")
+        flag = f" ({_FLAGS[key]})" if key in _FLAGS else ""
+        return Problem(where, f"{key}{flag} is missing", hint="give it in the settings file or on the command line")
     found = _shown(key, detail["input"])
     if kind == "literal_error":
         allowed = tuple(re.findall(r"'([^']*)'", str(detail.get("ctx", {}).get("expected", ""))))
         return Problem(where, f"{key} is not known", found=found, allowed=allowed, near=tuple(nearest(found, allowed)))
-    accepted = tuple(bounded(item) for item in detail.get("ctx", {}).get("accepted", ()))
+    accepted = tuple(_accepted(item) for item in detail.get("ctx", {}).get("accepted", ()))
     hint = f"leave {key} out" if kind == "not_built" else None
     return Problem(where, f"{key} {_sentence(detail)}", found=found, allowed=accepted, hint=hint)
+
+
+def _accepted(value: object) -> str:
+    return f"[{listed(value)}]" if isinstance(value, list | tuple) else bounded(value)
 
 
 def _sentence(detail: ErrorDetails) -> str:

@@ -92,9 +92,12 @@ PartitionValues: TypeAlias = Annotated[
 
 
 class _Settings(BaseModel):
-    """Settings are frozen, and a key that is not declared is an error."""
+    """Settings are frozen, and a key that is not declared is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    pydantic's own messages leave the values out: one may be a secret.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class SignatureSettings(_Settings):
