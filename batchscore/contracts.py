@@ -319,6 +319,24 @@ class TargetState:
         return self.version >= 0
 
 
+# --- what a command asks for -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What one command asks for beside the settings: nothing in here changes a score.
+
+    Attributes:
+        force: score again what is live.
+        evolve_schema: let the prediction table gain columns.
+        verbose: show what happens in detail.
+    """
+
+    force: bool = False
+    evolve_schema: bool = False
+    verbose: bool = False
+
+
 # --- the plan ----------------------------------------------------------------------------------------------
 
 Mode: TypeAlias = Literal["partitions", "replace", "append"]

@@ -1,0 +1,84 @@
+"""Settings and texts without their secrets."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode
+
+if TYPE_CHECKING:
+    from batchscore.config.settings import JobConfig
+
+MASK = "***"
+
+_SECRET_NAME = re.compile(
+    r"pass(word|wd|phrase)?$|pwd$|secret|token|credential|private.?key|api.?key|access.?key|account.?key|shared.?key"
+    r"|\bsas\b|sas$|auth|\.key\.|fs\.azure\.account\.key",
+    re.IGNORECASE,
+)
+# Names that say where data is and how it is reached; any other query value may be a token.
+_OPEN_QUERY_NAMES = frozenset({"region", "scheme", "endpoint_override", "mode", "timeout", "charset", "driver"})
+# In these the part before "@" names a container.
+_CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs"})
+
+_URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://(?P<rest>[^\s'\"<>]*)")
+_ASSIGNED = re.compile(
+    r"(?P<name>[A-Za-z0-9_.\-]*(?:password|passwd|pwd|secret|token|accountkey|sharedkey|accesskey))"
+    r"(?P<eq>\s*[=:]\s*)(?P<value>(?!\*\*\*)[^;&,\s'\"]+)",
+    re.IGNORECASE,
+)
+
+
+def redact(text: str) -> str:
+    """``text`` with the user, password and query tokens of each URI in it, and ``password=…`` pairs, masked.
+
+    >>> redact("postgresql://ml:hunter2@db/mlflow?sslkey=abc&mode=ro")
+    'postgresql://***@db/mlflow?sslkey=***&mode=ro'
+    >>> redact("abfss://lake@account.dfs.core.windows.net/t")
+    'abfss://lake@account.dfs.core.windows.net/t'
+    """
+    return _ASSIGNED.sub(rf"\g<name>\g<eq>{MASK}", _URI.sub(_redacted_uri, text))
+
+
+def _redacted_uri(match: re.Match[str]) -> str:
+    scheme, rest = match["scheme"], match["rest"]
+    body, mark, query = rest.partition("?")
+    authority, slash, path = body.partition("/")
+    user, at, host = authority.rpartition("@")
+    if at and (scheme.lower() not in _CONTAINER_SCHEMES or ":" in user):
+        authority = f"{MASK}@{host}"
+    return f"{scheme}://{authority}{slash}{path}{mark}{_redacted_query(query) if mark else ''}"
+
+
+def _redacted_query(query: str) -> str:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if not pairs:
+        return MASK if query else ""
+    shown = [(name, value if name.lower() in _OPEN_QUERY_NAMES else MASK) for name, value in pairs]
+    return urlencode(shown, safe="*/:")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a setting of this name is likely to hold a secret.
+
+    >>> is_secret_name("spark.hadoop.fs.s3a.secret.key"), is_secret_name("spark.sql.shuffle.partitions")
+    (True, False)
+    """
+    return _SECRET_NAME.search(name) is not None
+
+
+def redacted(config: JobConfig) -> dict[str, object]:
+    """All settings as JSON values, secrets masked: what a manifest, a log or a report may hold."""
+    shown = _redacted_value("", config.model_dump(mode="json"))
+    assert isinstance(shown, dict)  # noqa: S101  # a mapping stays a mapping
+    return shown
+
+
+def _redacted_value(name: str, value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _redacted_value(str(key), item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_redacted_value(name, item) for item in value]
+    if value is not None and name and is_secret_name(name):
+        return MASK
+    return redact(value) if isinstance(value, str) else value
