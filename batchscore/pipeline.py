@@ -34,7 +34,7 @@ from batchscore.errors import (
     ValidationRefused,
     listed,
 )
-from batchscore.plan.units import is_live, source_unit_key
+from batchscore.plan.units import derived_unit_key, is_live
 from batchscore.prepare import LazySpark, Moment, OnEvent, make_plan
 
 MANIFEST_FORMAT = 1
@@ -144,7 +144,9 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
         _refuse_bad_rows(staged)
         warming.join()
         attempt.stage("validate", f"{staged.rows_staged:,} rows in {len(staged.files)} files")
-        verdict = validate.judge(planned, staged, suite=attempt.config.validation.suite, spark=attempt.spark if spark_runner else None)
+        verdict = validate.judge(
+            planned, staged, suite=attempt.config.validation.suite, spark=attempt.spark if spark_runner else None
+        )
         _refuse_failed(verdict)
         attempt.stage("publish", planned.target.uri)
         manifest = _manifest(attempt, staged, verdict)
@@ -272,7 +274,7 @@ def _units(planned: ScoringPlan, files: Sequence[StagedFile]) -> tuple[ManifestU
     if planned.units_known:
         return tuple(ManifestUnit(unit.values, unit.key, rows.get(unit.values, 0)) for unit in planned.to_score)
     return tuple(
-        ManifestUnit(values, source_unit_key(planned.source_key, values), count)
+        ManifestUnit(values, derived_unit_key(planned.source_key, values), count)
         for values, count in sorted(rows.items(), key=str)
     )
 

@@ -81,7 +81,7 @@ def refuse_reserved(source: Schema, predictions: tuple[OutputColumn, ...]) -> No
         raise SettingsError(
             "the input has columns named like those that batchscore adds",
             found=", ".join(clashing),
-            hint=f"rename them in a view: SELECT {renamed}, …",  # noqa: S608  # a hint, never executed
+            hint=f"rename them in a view: SELECT {renamed}, …",  # a hint, never executed
         )
 
 

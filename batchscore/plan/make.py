@@ -77,7 +77,7 @@ def make(inputs: PlanInputs) -> ScoringPlan:
     if not inputs.source.files:
         # A view has no version: nothing proves that its content is still the one that was published.
         digest = hashlib.sha256(f"{digest} {inputs.run_id}".encode()).hexdigest()
-    key = source_key(inputs.model.digest, inputs.source.files, digest)
+    key = source_key(inputs.model.digest, inputs.source.snapshot, digest)
     known = set(partition_by) <= set(inputs.source.partition_columns)
     units = _known_units(inputs, partition_by, digest) if known else _units_by_source(inputs, key)
     units = _whole_table_if_replacing(inputs, units)
@@ -266,7 +266,8 @@ def _whole_table_if_replacing(inputs: PlanInputs, units: tuple[PlannedUnit, ...]
 
 def _unit_of(file: SourceFile, partition_by: tuple[str, ...]) -> UnitValues:
     values = dict(file.partition)
-    return tuple((name, values[name]) for name in partition_by)
+    # Delta's log has one spelling for the empty text and for null.
+    return tuple((name, values[name] or None) for name in partition_by)
 
 
 def _files_to_score(
