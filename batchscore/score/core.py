@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.arrow.types import to_arrow
-from batchscore.contracts import BadRow, Binding, OutputColumn, ScoringTask
+from batchscore.contracts import BadRow, Binding, ModelInput, OutputColumn, Schema, ScoringTask
 from batchscore.errors import MAX_ITEMS, BatchscoreError, InputError, ModelError, bounded
 from batchscore.score.casts import CastColumn, bind, normalized
 
@@ -44,8 +45,8 @@ def score_batch(batch: pa.RecordBatch, task: ScoringTask, engine: Scorer) -> Sco
         ModelError: the model raised, or returned something else than its signature says.
         InputError: a column cannot be read as the type it was planned with.
     """
-    rows = _normalized_batch(batch, task)
-    inputs, bad = _model_inputs(rows, task)
+    rows = _normalized_batch(batch, task.source_columns)
+    inputs, bad = _model_inputs(rows, task.bindings, task.model.inputs)
     bad_count, samples = 0, ()
     if bad:
         mask = _any_bad(bad)
@@ -64,21 +65,30 @@ def output_schema(task: ScoringTask) -> pa.Schema:
     return pa.schema([pa.field(column.name, to_arrow(column.type), column.nullable) for column in task.columns])
 
 
-def model_inputs(batch: pa.RecordBatch, task: ScoringTask) -> pa.RecordBatch:
-    """The model inputs of a batch; rows that cannot be cast are an error.
+def model_inputs(
+    batch: pa.RecordBatch, columns: Schema, bindings: Sequence[Binding], inputs: Sequence[ModelInput]
+) -> pa.RecordBatch:
+    """What the model takes of a batch; a row that cannot be cast is an error.
+
+    Args:
+        batch: rows with at least ``columns``.
+        columns: the batch's columns and their types.
+        bindings: which column feeds which input.
+        inputs: the model's inputs, in order.
 
     Raises:
         ModelError: naming the first column at fault.
     """
-    inputs, bad = _model_inputs(_normalized_batch(batch, task), task)
+    rows, bad = _model_inputs(_normalized_batch(batch, columns), bindings, inputs)
     for binding, column in bad:
-        raise ModelError(f"column {binding.source or binding.input!r}: {column.reason}")
-    return inputs
+        if pc.any(column.bad).as_py():
+            raise ModelError(f"column {binding.source or binding.input!r} holds a value that {column.reason}")
+    return rows
 
 
-def _normalized_batch(batch: pa.RecordBatch, task: ScoringTask) -> pa.RecordBatch:
+def _normalized_batch(batch: pa.RecordBatch, columns: Schema) -> pa.RecordBatch:
     arrays = []
-    for column in task.source_columns:
+    for column in columns:
         try:
             arrays.append(normalized(batch.column(column.name), column.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -87,23 +97,24 @@ def _normalized_batch(batch: pa.RecordBatch, task: ScoringTask) -> pa.RecordBatc
                 found=error,
                 hint="cast the column in the table, or read it through a view that does",
             ) from error
-    return pa.RecordBatch.from_arrays(arrays, names=[column.name for column in task.source_columns])
+    return pa.RecordBatch.from_arrays(arrays, names=[column.name for column in columns])
 
 
-def _model_inputs(rows: pa.RecordBatch, task: ScoringTask) -> tuple[pa.RecordBatch, list[tuple[Binding, CastColumn]]]:
+def _model_inputs(
+    rows: pa.RecordBatch, bindings: Sequence[Binding], inputs: Sequence[ModelInput]
+) -> tuple[pa.RecordBatch, list[tuple[Binding, CastColumn]]]:
     by_input: dict[str, list[Binding]] = {}
-    for binding in task.bindings:
+    for binding in bindings:
         by_input.setdefault(binding.input, []).append(binding)
     arrays: list[pa.Array] = []
     bad: list[tuple[Binding, CastColumn]] = []
-    for model_input in task.model.inputs:
-        bindings = by_input[model_input.name]
-        column = bind([_source(rows, binding) for binding in bindings], bindings, model_input)
+    for model_input in inputs:
+        bound = by_input[model_input.name]
+        column = bind([_source(rows, binding) for binding in bound], bound, model_input)
         arrays.append(column.values)
         if column.bad is not None:
-            bad.append((bindings[0], column))
-    names = [model_input.name for model_input in task.model.inputs]
-    return pa.RecordBatch.from_arrays(arrays, names=names), bad
+            bad.append((bound[0], column))
+    return pa.RecordBatch.from_arrays(arrays, names=[model_input.name for model_input in inputs]), bad
 
 
 def _source(rows: pa.RecordBatch, binding: Binding) -> pa.Array:
