@@ -144,9 +144,8 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
         _refuse_bad_rows(staged)
         warming.join()
         attempt.stage("validate", f"{staged.rows_staged:,} rows in {len(staged.files)} files")
-        verdict = validate.judge(
-            planned, staged, suite=attempt.config.validation.suite, spark=attempt.spark if spark_runner else None
-        )
+        spark = attempt.spark if attempt.config.scoring.runner == "spark" else None
+        verdict = validate.judge(planned, staged, suite=attempt.config.validation.suite, spark=spark)
         _refuse_failed(verdict)
         attempt.stage("publish", planned.target.uri)
         manifest = _manifest(attempt, staged, verdict)
