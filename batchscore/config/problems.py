@@ -67,7 +67,9 @@ def error_of(problems: Sequence[Problem], origins: Origins) -> SettingsError:
         lines.append(f"and {len(problems) - MAX_ITEMS} more")
     source = origins.file or "the command line"
     return SettingsError(
-        f"{len(problems)} settings of {source} are wrong", detail=lines, hint="conf/reference.yaml in the repository shows every key"
+        f"{len(problems)} settings of {source} are wrong",
+        detail=lines,
+        hint="conf/reference.yaml in the repository shows every key",
     )
 
 
