@@ -1,0 +1,5 @@
+"""The command line: arguments, progress, what is printed, exit codes. No logic."""
+
+from batchscore.cli.main import main
+
+__all__ = ["main"]

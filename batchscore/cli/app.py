@@ -1,0 +1,228 @@
+"""The commands. Each imports what it needs when it is called, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import batchscore
+from batchscore.cli.flags import Config, JobFlags, Json, Model, Verbose, job_config, takes
+from batchscore.errors import ModelError, SetupError
+
+if TYPE_CHECKING:
+    from batchscore.config import JobConfig
+    from batchscore.contracts import RunOptions
+
+DEMO_ROWS = 200_000
+DEMO_FOLDER = Path("demo")
+
+app = typer.Typer(
+    name="batchscore",
+    help="A registered MLflow model and a table go in; a validated, versioned prediction table comes out.\n\n"
+    "Example: batchscore demo",
+    rich_markup_mode=None,  # plain help: importing rich would double the time of --help
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+Force = Annotated[bool, typer.Option("--force", help="Score again what is published already.")]
+Evolve = Annotated[bool, typer.Option("--evolve-schema", help="Let the prediction table gain columns.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"batchscore {batchscore.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A registered MLflow model and a table go in; a validated, versioned prediction table comes out.
+
+    Example: batchscore demo
+    """
+
+
+@app.command()
+@takes(JobFlags)
+def run(
+    flags: JobFlags,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as `batchscore plan`.")] = False,
+    force: Force = False,
+    evolve_schema: Evolve = False,
+) -> int:
+    """Score, validate and publish what is not published yet.
+
+    Example: batchscore run --model fraud_detection/Production --partition ds=2026-11-21
+    """
+    config, options = _prepare(flags, force=force, evolve_schema=evolve_schema)
+    if dry_run:
+        return _show_plan(flags, config, options)
+    from batchscore import pipeline  # noqa: PLC0415  # heavy
+    from batchscore.cli import progress, show  # noqa: PLC0415  # not for --help
+
+    with progress.reporting() as on_event:
+        record = pipeline.run(config, options, on_event)
+    show.emit(show.record_lines(record), record, as_json=flags.json)
+    return record.exit_code
+
+
+@app.command()
+@takes(JobFlags)
+def plan(flags: JobFlags, force: Force = False, evolve_schema: Evolve = False) -> int:
+    """Say what `run` would do; writes nothing, reads no row.
+
+    Example: batchscore plan --model fraud_detection/Production
+    """
+    config, options = _prepare(flags, force=force, evolve_schema=evolve_schema)
+    return _show_plan(flags, config, options)
+
+
+def _prepare(flags: JobFlags, *, force: bool, evolve_schema: bool) -> tuple[JobConfig, RunOptions]:
+    from batchscore.cli.logs import set_up_logs  # noqa: PLC0415  # not for --help
+    from batchscore.contracts import RunOptions  # noqa: PLC0415  # not for --help
+
+    set_up_logs(verbose=flags.verbose)
+    return job_config(flags), RunOptions(force=force, evolve_schema=evolve_schema, verbose=flags.verbose)
+
+
+def _show_plan(flags: JobFlags, config: JobConfig, options: RunOptions) -> int:
+    from batchscore import pipeline  # noqa: PLC0415  # heavy
+    from batchscore.cli import show  # noqa: PLC0415  # not for --help
+
+    planned = pipeline.plan(config, options)
+    if flags.json:
+        show.print_json(show.plan_json(planned, config.scoring.runner))
+    else:
+        show.print_plan(planned, config.scoring.runner)
+    return 0
+
+
+@app.command()
+@takes(JobFlags)
+def check(flags: JobFlags) -> int:
+    """Compare the model's signature with the input's schema.
+
+    Example: batchscore check --model fraud_detection/Production
+    """
+    config, _ = _prepare(flags, force=False, evolve_schema=False)
+    from batchscore.check import check as check_job  # noqa: PLC0415  # heavy
+    from batchscore.cli import show  # noqa: PLC0415  # not for --help
+
+    checks = check_job(config)
+    passed = all(item.passed for item in checks)
+    show.emit(show.check_lines(checks), {"passed": passed, "checks": checks}, as_json=flags.json)
+    return 0 if passed else ModelError.exit_code
+
+
+@app.command()
+def demo(
+    rows: Annotated[int, typer.Option(min=1_000, help="Rows of made-up transactions.")] = DEMO_ROWS,
+    directory: Annotated[Path, typer.Option("--dir", help="Folder for data, registry and results.")] = DEMO_FOLDER,
+    runner: Annotated[str, typer.Option(help="spark, or local: processes without a JVM.")] = "spark",
+    json: Json = False,
+    verbose: Verbose = False,
+) -> int:
+    """Make data, train and register a model, and run the job.
+
+    Needs no server: registry and tables are files in the folder. A second run finds all published.
+
+    Example: batchscore demo --rows 100000 --dir demo
+    """
+    from batchscore.cli import progress, show  # noqa: PLC0415  # not for --help
+    from batchscore.cli.logs import set_up_logs  # noqa: PLC0415  # not for --help
+    from batchscore.demo import run_demo  # noqa: PLC0415  # heavy
+
+    set_up_logs(verbose=verbose)
+    with progress.reporting() as on_event:
+        outcome = run_demo(directory, rows, runner, on_event)
+    lines = [*show.record_lines(outcome.record), "", *outcome.next_steps()]
+    show.emit(lines, outcome, as_json=json)
+    return outcome.record.exit_code
+
+
+@app.command()
+def history(
+    model: Model = None,
+    config: Config = None,
+    table: Annotated[str | None, typer.Option("--table", help="Prediction table; otherwise the settings' own.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Runs to show, newest first.")] = 20,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> int:
+    """List the runs of a table, refused and failed ones too.
+
+    Example: batchscore history --model fraud_detection
+    """
+    from batchscore.cli import show  # noqa: PLC0415  # not for --help
+
+    where = _table(table, model, config, verbose=verbose)
+    from batchscore import history as ledger  # noqa: PLC0415  # heavy
+
+    records = ledger.history(where, limit)
+    if json:
+        show.print_json({"table": where, "runs": records})
+    else:
+        show.print_history(where, records)
+    return 0
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run id, or its first characters.")],
+    model: Model = None,
+    config: Config = None,
+    table: Annotated[str | None, typer.Option("--table", help="Prediction table; otherwise the settings' own.")] = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> int:
+    """Show one run: model, input, settings, units and checks.
+
+    Example: batchscore show 20261121t060000 --model fraud_detection
+    """
+    from batchscore.cli import show as view  # noqa: PLC0415  # not for --help
+
+    where = _table(table, model, config, verbose=verbose)
+    from batchscore import history as ledger  # noqa: PLC0415  # heavy
+
+    record, manifest = ledger.show(where, run)
+    view.emit(view.run_lines(record, manifest), {"run": record, "manifest": manifest}, as_json=json)
+    return 0
+
+
+def _table(table: str | None, model: str | None, config: Path | None, *, verbose: bool) -> str:
+    from batchscore.cli.logs import set_up_logs  # noqa: PLC0415  # not for --help
+
+    set_up_logs(verbose=verbose)
+    return table if table is not None else job_config(JobFlags(model=model, config=config)).output.path
+
+
+@app.command()
+def doctor(
+    model: Model = None,
+    config: Config = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> int:
+    """Say what this machine lacks for batchscore.
+
+    Looks at Java, Spark, jars, registry, storage, Python and versions; says how to mend what is not fine.
+
+    Example: batchscore doctor
+    """
+    from batchscore import doctor as room  # noqa: PLC0415  # not for --help
+    from batchscore.cli import show  # noqa: PLC0415  # not for --help
+    from batchscore.cli.logs import set_up_logs  # noqa: PLC0415  # not for --help
+
+    set_up_logs(verbose=verbose)
+    job = job_config(JobFlags(model=model, config=config)) if model or config else None
+    findings = room.examine(job)
+    fine = all(finding.fine for finding in findings)
+    show.emit(show.finding_lines(findings), {"fine": fine, "findings": findings}, as_json=json)
+    return 0 if fine else SetupError.exit_code

@@ -1,0 +1,28 @@
+"""Where logs and warnings go: stderr, and only what a user can act on unless ``--verbose``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+
+# These announce their own progress at INFO or warn about what batchscore says in its own words.
+_CHATTY = ("mlflow", "alembic", "py4j", "great_expectations", "sqlalchemy")
+
+
+def set_up_logs(*, verbose: bool) -> None:
+    """Sends logs to stderr: all from INFO on when ``verbose``, else warnings of batchscore and errors of others."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s" if verbose else "%(levelname)s: %(message)s",
+        force=True,
+    )
+    if verbose:
+        return
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # mlflow sets its own level when imported
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # A warning of a dependency is the developer's, who sees it as an error in the tests.
+    warnings.filterwarnings("ignore")

@@ -1,0 +1,97 @@
+"""From ``sys.argv`` to an exit code: the one place where errors become text."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from typer.exceptions import Abort, TyperException
+from typer.main import get_command
+
+from batchscore.cli.app import app
+from batchscore.errors import BatchscoreError, SettingsError, bounded
+
+EXIT_BUG = 1
+EXIT_INTERRUPTED = 130
+
+
+class BugError(BatchscoreError):
+    """Something that batchscore did not foresee; only its text and exit code are used."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs one command and exits with its code.
+
+    Args:
+        arguments: without the program's name; ``sys.argv[1:]`` when None.
+
+    Raises:
+        SystemExit: always.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = _run(given)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_BUG
+    sys.exit(code)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """SIGTERM, which schedulers send, ends a run as Ctrl-C does: what is open is closed on the way out."""
+    raise KeyboardInterrupt
+
+
+def _run(given: list[str]) -> int:
+    try:
+        result = get_command(app).main(given, prog_name="batchscore", standalone_mode=False)
+    except TyperException as error:
+        return _report(_usage_error(error), given)
+    except BatchscoreError as error:
+        return _report(error, given)
+    except (KeyboardInterrupt, Abort):
+        return _interrupted(given)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001  # the last resort: a bug must not look like an answer
+        return _report(_bug(error), given)
+    code = result if isinstance(result, int) else 0
+    return _interrupted(given) if code == EXIT_INTERRUPTED else code
+
+
+def _usage_error(error: TyperException) -> SettingsError:
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "batchscore"
+    return SettingsError(message[:1].lower() + message[1:], hint=f"{command} --help")
+
+
+def _bug(error: Exception) -> BatchscoreError:
+    return BugError(
+        f"unforeseen {type(error).__name__}: {bounded(error)}",
+        hint="this is a bug in batchscore: please report it with the output of the same command and --verbose",
+    )
+
+
+def _report(error: BatchscoreError, given: list[str]) -> int:
+    if "--verbose" in given:
+        traceback.print_exception(sys.exception())
+    if "--json" in given:
+        print(json.dumps(error.as_dict(), indent=2))  # noqa: T201  # the answer of a command
+    print(f"error: {error}", file=sys.stderr)  # noqa: T201  # the answer of a command
+    return error.exit_code
+
+
+def _interrupted(given: list[str]) -> int:
+    if "--json" in given:
+        print(json.dumps({"error": "Interrupted", "exit_code": EXIT_INTERRUPTED}))  # noqa: T201  # the answer
+    print("interrupted", file=sys.stderr)  # noqa: T201  # the answer of a command
+    return EXIT_INTERRUPTED

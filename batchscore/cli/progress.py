@@ -1,0 +1,113 @@
+"""Progress of a run on stderr: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO, TypeAlias
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+OnEvent: TypeAlias = Callable[[Mapping[str, object]], None]
+
+LINE_SECONDS = 5.0  # between two progress lines where there is no terminal
+
+
+@contextmanager
+def reporting(stream: TextIO | None = None) -> Iterator[OnEvent]:
+    """A receiver of a run's events.
+
+    Events are ``{"event": "stage", "stage": str, "text": str}`` and ``{"event": "progress", "rows": int,
+    "total": int, "seconds": float}`` with a total of -1 where it is unknown; others are ignored.
+    """
+    stream = sys.stderr if stream is None else stream
+    if not stream.isatty():
+        yield PlainProgress(stream)
+        return
+    with _bar(stream) as bar:
+        yield BarProgress(bar)
+
+
+class PlainProgress:
+    """One line a stage, and one at most every five seconds while rows are scored."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._next = clock() + LINE_SECONDS
+
+    def __call__(self, event: Mapping[str, object]) -> None:
+        """Prints the event when it is time."""
+        if event.get("event") == "stage":
+            self._print(f"{event['stage']}: {event['text']}")
+        elif event.get("event") == "progress" and self._clock() >= self._next:
+            self._next = self._clock() + LINE_SECONDS
+            self._print(progress_text(event))
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)  # what this class is for
+
+
+class BarProgress:
+    """A stage's text and a bar with rows, rows/s and the time that remains."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task: TaskID | None = None
+
+    def __call__(self, event: Mapping[str, object]) -> None:
+        """Moves the bar or begins a stage."""
+        if event.get("event") == "stage":
+            self._bar.console.print(f"{event['stage']}: {event['text']}", markup=False, highlight=False)
+        elif event.get("event") == "progress":
+            self._move(event)
+
+    def _move(self, event: Mapping[str, object]) -> None:
+        total = _number(event["total"])
+        if self._task is None:
+            self._task = self._bar.add_task("rows", total=total if total >= 0 else None)
+        self._bar.update(
+            self._task,
+            completed=_number(event["rows"]),
+            total=total if total >= 0 else None,
+            description=rate_text(event),
+        )
+
+
+def progress_text(event: Mapping[str, object]) -> str:
+    """A progress event on one line.
+
+    >>> progress_text({"rows": 50_000, "total": 200_000, "seconds": 10.0})
+    'score: 50,000 of 200,000 rows (25 %), 5,000 rows/s, 30 s left'
+    """
+    rows, total, seconds = _number(event["rows"]), _number(event["total"]), _number(event["seconds"])
+    if total <= 0 or rows <= 0 or seconds <= 0:
+        return f"score: {rows:,.0f} rows, {rate_text(event)}"
+    left = max(0.0, (total - rows) * seconds / rows)
+    share = f"{100 * rows / total:.0f} %"
+    return f"score: {rows:,.0f} of {total:,.0f} rows ({share}), {rate_text(event)}, {left:.0f} s left"
+
+
+def rate_text(event: Mapping[str, object]) -> str:
+    """Rows per second of a progress event.
+
+    >>> rate_text({"rows": 50_000, "seconds": 10.0})
+    '5,000 rows/s'
+    """
+    seconds = _number(event["seconds"])
+    return f"{_number(event['rows']) / seconds:,.0f} rows/s" if seconds > 0 else "0 rows/s"
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _bar(stream: TextIO) -> Progress:
+    from rich.console import Console  # noqa: PLC0415  # only where there is a terminal
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    return Progress(*columns, console=Console(file=stream), transient=True)
