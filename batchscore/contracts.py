@@ -668,3 +668,4 @@ class RunRecord:
     exit_code: int
     message: str
     detail: str = ""
+    peak_worker_bytes: int = 0
