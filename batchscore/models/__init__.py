@@ -1,0 +1,154 @@
+"""A model name becomes an exact version, a digest and local files.
+
+Importing this package loads no MLflow: :func:`pin` does when it must ask a registry.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from batchscore.contracts import PinnedModel
+from batchscore.errors import ModelError, SetupError
+from batchscore.models import registry
+from batchscore.models.digest import BYTECODE_FOLDER, digest_folder, model_files
+from batchscore.models.mlmodel import (
+    check_files,
+    classes_of,
+    flavors_of,
+    python_version,
+    read_mlmodel,
+    requirements_of,
+)
+from batchscore.models.params import resolve_params
+from batchscore.models.reference import Reference, parse_reference
+from batchscore.models.registry import Location
+from batchscore.models.signature import resolve_inputs, resolve_outputs
+
+__all__ = ["digest_folder", "pin"]
+
+# MLflow writes this file while it downloads by registered name, and leaves it in a local artifact store.
+WRITTEN_BY_DOWNLOAD = "registered_model_meta"
+
+
+def pin(  # noqa: PLR0913  # the settings' model section, spelled out
+    reference: str,
+    *,
+    tracking_uri: str,
+    registry_uri: str | None = None,
+    signature: Mapping[str, Any] | None = None,
+    params: Mapping[str, object] | None = None,
+    version: str | None = None,
+    cache_dir: Path | None = None,
+) -> PinnedModel:
+    """Resolves a model reference, once, to exact files.
+
+    The files are copied to ``cache_dir/<digest>`` and never changed there; the digest covers what they are, so
+    it is equal however and wherever from the same model was fetched.
+
+    Args:
+        reference: ``name/7``, ``name/Production``, ``name@champion``, ``models:/…``, ``runs:/…`` or a folder.
+        tracking_uri: MLflow's tracking URI, for example ``sqlite:///mlruns.db``.
+        registry_uri: the registry's URI where it is another one.
+        signature: inputs and outputs that the model leaves open; see :mod:`batchscore.models.signature`.
+        params: inference parameters that differ from the signature's defaults.
+        version: version, stage or ``@alias`` where ``reference`` is a bare name.
+        cache_dir: where the files go; ``$XDG_CACHE_HOME/batchscore/models`` by default.
+
+    Raises:
+        ModelError: the model is unknown or damaged.
+        SchemaMismatchError: it has no signature and the settings give none.
+        SettingsError: the reference, the signature or a parameter is wrong.
+        UnavailableError: the registry does not answer; after about 5 s.
+    """
+    parsed = parse_reference(reference, version)
+    cache = _cache(cache_dir)
+    incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=cache))
+    try:
+        if parsed.kind == "folder":
+            location, folder = _from_folder(parsed, incoming)
+        else:
+            location, folder = _from_registry(parsed, incoming, tracking_uri, registry_uri)
+        (folder / WRITTEN_BY_DOWNLOAD).unlink(missing_ok=True)
+        document = read_mlmodel(folder)
+        check_files(folder, document)
+        digest = digest_folder(folder)
+        path = _settle(folder, cache / digest, digest)
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
+    return PinnedModel(
+        requested=reference if not version else f"{reference}/{version}",
+        name=location.name,
+        version=location.version,
+        uri=location.uri,
+        digest=digest,
+        path=str(path),
+        size_bytes=sum(file.stat().st_size for _, file in model_files(path)),
+        flavors=flavors_of(document),
+        inputs=resolve_inputs(document, signature),
+        outputs=resolve_outputs(document, signature),
+        params=resolve_params(document, params),
+        run_id=location.run_id or str(document.get("run_id") or ""),
+        python_version=python_version(document),
+        requirements=requirements_of(path),
+        classes=classes_of(document),
+        notices=location.notices,
+    )
+
+
+def _cache(cache_dir: Path | None) -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    cache = cache_dir or Path(home or Path.home() / ".cache", "batchscore", "models")
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError("the folder for model files cannot be made", found=error, hint="set XDG_CACHE_HOME") from error
+    return cache
+
+
+def _from_folder(reference: Reference, incoming: Path) -> tuple[Location, Path]:
+    source = Path(reference.name).expanduser().resolve()
+    if not source.is_dir():
+        raise ModelError(
+            "there is no such model folder", found=reference.name, hint="registered models are named name/7"
+        )
+    read_mlmodel(source)  # before copying, which may take long: is this a model at all?
+    digest_folder(source)  # refuses links that leave the folder before they are followed
+    folder = incoming / "model"
+    try:
+        shutil.copytree(source, folder, ignore=shutil.ignore_patterns(BYTECODE_FOLDER))
+    except (OSError, shutil.Error) as error:
+        raise ModelError("the model folder cannot be copied", found=error) from error
+    notices: tuple[str, ...] = ()
+    if reference.shadows_registry:
+        notices = (f"{reference.name} is taken as a folder; write models:/{reference.name} for the registry",)
+    return Location(source.name, "", str(source), "", notices), folder
+
+
+def _from_registry(
+    reference: Reference, incoming: Path, tracking_uri: str, registry_uri: str | None
+) -> tuple[Location, Path]:
+    client = registry.connect(tracking_uri, registry_uri)
+    location = registry.locate(client, registry_uri or tracking_uri, reference)
+    folder = registry.download(location, incoming, tracking_uri, registry_uri)
+    if not folder.is_dir():
+        raise ModelError(f"the files of {location.uri} are not where the registry says", found=folder.name)
+    return location, folder
+
+
+def _settle(folder: Path, target: Path, digest: str) -> Path:
+    """Moves a fetched folder to its place in the cache; an intact older copy stays, a damaged one goes."""
+    if target.is_dir():
+        if digest_folder(target) == digest:
+            return target
+        shutil.rmtree(target)
+    try:
+        folder.rename(target)
+    except OSError:
+        if not target.is_dir() or digest_folder(target) != digest:  # else another process was first
+            raise
+    return target

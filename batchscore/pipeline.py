@@ -1,0 +1,299 @@
+"""The run, in order: plan, score, validate, publish, record.
+
+This is the one place where the order of steps stands; each step is a room of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from batchscore import __version__, manifests, publish, read, record, runners, score, validate
+from batchscore.config import JobConfig, redacted
+from batchscore.contracts import (
+    Manifest,
+    ManifestUnit,
+    Receipt,
+    RunOptions,
+    RunRecord,
+    RunState,
+    ScoringPlan,
+    StagedFile,
+    StagedOutput,
+    TaskResult,
+    UnitValues,
+    Verdict,
+)
+from batchscore.errors import (
+    MAX_ITEMS,
+    BadRowsError,
+    BatchscoreError,
+    FencedOutError,
+    InputError,
+    ValidationRefused,
+    listed,
+)
+from batchscore.plan.units import derived_unit_key, is_live
+from batchscore.prepare import LazySpark, Moment, OnEvent, make_plan
+
+MANIFEST_FORMAT = 1
+INTERRUPTED_EXIT_CODE = 130
+
+
+def plan(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: None) -> ScoringPlan:
+    """What :func:`run` would do; reads no data row and writes nothing.
+
+    Raises:
+        BatchscoreError: of the kind that says why a run is not possible.
+    """
+    suite = validate.load_suite(config.validation.suite)
+    planned = make_plan(config, options, LazySpark(config, on_event))
+    validate.check_columns(suite, planned.task.columns)
+    return planned
+
+
+def run(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: None) -> RunRecord:
+    """Scores what the settings name and publishes it, or refuses to.
+
+    Returns:
+        The ledger's row of the run; its state is ``published`` or ``skipped``.
+
+    Raises:
+        BatchscoreError: of the kind that says why nothing was published.
+    """
+    suite = validate.load_suite(config.validation.suite)
+    spark = LazySpark(config, on_event)
+    on_event({"event": "stage", "stage": "plan", "text": f"{config.model.requested} on {config.input.path}"})
+    planned = make_plan(config, options, spark)
+    validate.check_columns(suite, planned.task.columns)
+    for notice in planned.notices:
+        on_event({"event": "notice", "text": notice})
+    attempt = _Attempt(config, planned, spark, on_event)
+    if planned.nothing_to_do:
+        return attempt.end("skipped", message=_why_nothing(planned))
+    try:
+        return _carry_out(attempt)
+    except BatchscoreError as error:
+        attempt.end(_state_of(error), exit_code=error.exit_code, message=error.problem, detail=error.text())
+        raise
+    except KeyboardInterrupt:
+        attempt.end("interrupted", exit_code=INTERRUPTED_EXIT_CODE, message="interrupted")
+        raise
+
+
+@dataclass
+class _Attempt:
+    """One run under way: what it knows so far, for the ledger."""
+
+    config: JobConfig
+    plan: ScoringPlan
+    spark: LazySpark
+    on_event: OnEvent
+    started: float = field(default_factory=time.perf_counter)
+    rows_read: int = 0
+
+    def stage(self, name: str, text: str) -> None:
+        self.on_event({"event": "stage", "stage": name, "text": text})
+
+    def end(
+        self, state: RunState, *, receipt: Receipt | None = None, exit_code: int = 0, message: str, detail: str = ""
+    ) -> RunRecord:
+        """Writes the run's row into the ledger; a ledger that cannot be written does not undo the run."""
+        planned, published = self.plan, receipt.published if receipt else ()
+        row = RunRecord(
+            run_id=planned.run_id,
+            state=state,
+            started_at=planned.created_at,
+            ended_at=Moment.now().iso(),
+            model_name=planned.model.name,
+            model_version=planned.model.version,
+            model_digest=planned.model.digest,
+            source_uri=planned.source.uri,
+            source_version=planned.source.version,
+            source_snapshot=planned.source.snapshot,
+            table=planned.target.uri,
+            table_version=receipt.version if receipt else -1,
+            mode=planned.mode,
+            units_published=len(published),
+            units_live=sum(unit.action != "score" for unit in planned.units) + len(receipt.dropped if receipt else ()),
+            rows_read=self.rows_read,
+            rows=sum(unit.rows for unit in published),
+            engine=planned.task.engine,
+            runner=self.config.scoring.runner,
+            seconds=round(time.perf_counter() - self.started, 3),
+            exit_code=exit_code,
+            message=message,
+            detail=detail,
+        )
+        try:
+            record.append(planned.target.uri, row)
+        except (BatchscoreError, OSError) as error:
+            self.on_event({"event": "notice", "text": f"the ledger could not be written: {error}"})
+        return row
+
+
+def _carry_out(attempt: _Attempt) -> RunRecord:
+    planned = attempt.plan
+    publish.refuse_unwritable(planned.target.uri)
+    warming = validate.warm(attempt.config.validation.suite)
+    attempt.stage("score", f"run {planned.run_id}: {_amount(planned)}")
+    staged = _score(attempt)
+    try:
+        attempt.rows_read = staged.rows_read
+        _refuse_bad_rows(staged)
+        warming.join()
+        attempt.stage("validate", f"{staged.rows_staged:,} rows in {len(staged.files)} files")
+        spark = attempt.spark if attempt.config.scoring.runner == "spark" else None
+        verdict = validate.judge(planned, staged, suite=attempt.config.validation.suite, spark=spark)
+        _refuse_failed(verdict)
+        attempt.stage("publish", planned.target.uri)
+        manifest = _manifest(attempt, staged, verdict)
+        manifests.write(planned.target.uri, manifest)
+        receipt = publish.commit(planned, staged, manifest, is_live=is_live)
+    except BaseException:
+        publish.discard(planned.target.uri, staged.files)
+        raise
+    attempt.stage("record", f"{planned.target.uri}__runs")
+    if receipt.version < 0:
+        return attempt.end("skipped", receipt=receipt, message="another run published the same content meanwhile")
+    return attempt.end("published", receipt=receipt, message=f"published as version {receipt.version}")
+
+
+def _score(attempt: _Attempt) -> StagedOutput:
+    planned, task = attempt.plan, attempt.plan.task
+    started = time.perf_counter()
+    done: list[TaskResult] = []
+
+    def on_result(result: TaskResult) -> None:
+        done.append(result)
+        attempt.on_event(
+            {
+                "event": "progress",
+                "rows": sum(each.rows_read for each in done),
+                "total": planned.expected_rows,
+                "seconds": time.perf_counter() - started,
+            }
+        )
+
+    local = attempt.config.scoring.runner == "local"
+    runner = runners.LocalRunner() if local else runners.SparkRunner(attempt.spark())
+    if planned.route == "splits":
+        results = runner.run_splits(score.run_splits_task, task, planned.tasks, on_result)
+    else:
+        names = [column.name for column in task.source_columns]
+        frame = read.dataframe(attempt.spark(), planned.source, planned.restriction, names)
+        frame = read.only_units(frame, [unit.values for unit in planned.to_score])
+        results = runner.run_dataframe(score.run_batches_task, task, frame, on_result)
+    return _collected(results, time.perf_counter() - started)
+
+
+def _collected(results: Sequence[TaskResult], seconds: float) -> StagedOutput:
+    files = tuple(file for result in results for file in result.files)
+    bad_rows = [row for result in results for row in result.bad_rows]
+    staged = StagedOutput(
+        files=files,
+        rows_read=sum(result.rows_read for result in results),
+        rows_staged=sum(result.rows_staged for result in results),
+        bad_count=sum(result.bad_count for result in results),
+        bad_rows=tuple(bad_rows[:MAX_ITEMS]),
+        seconds=seconds,
+        peak_worker_bytes=max((result.peak_bytes for result in results), default=0),
+    )
+    if staged.rows_read == 0:
+        raise InputError(
+            "no row is left to score",
+            hint="look at --where, --partition and the input: an empty result would replace what is published",
+        )
+    return staged
+
+
+def _refuse_bad_rows(staged: StagedOutput) -> None:
+    if not staged.bad_count:
+        return
+    detail = [
+        f"{', '.join(f'{key}={value}' for key, value in row.keys) or 'row'}: column {row.column} = {row.value}: "
+        f"{row.reason}"
+        for row in staged.bad_rows
+    ]
+    raise BadRowsError(
+        f"{staged.bad_count:,} of {staged.rows_read:,} rows cannot be scored; nothing was published",
+        detail=detail,
+        hint="mend these rows in the input, or leave them out with --where",
+    )
+
+
+def _refuse_failed(verdict: Verdict) -> None:
+    if verdict.passed:
+        return
+    detail = []
+    for check in verdict.failed[:MAX_ITEMS]:
+        sample = f"; for example {listed(check.sample)}" if check.sample else ""
+        detail.append(f"{check.name}: {check.observed} ({check.unexpected:,} unexpected){sample}")
+    raise ValidationRefused(
+        f"{len(verdict.failed)} of {len(verdict.checks)} checks failed; nothing was published",
+        detail=detail,
+        hint="mend the input or the model, or change the suite if what it expects is no longer true",
+    )
+
+
+def _manifest(attempt: _Attempt, staged: StagedOutput, verdict: Verdict) -> Manifest:
+    planned, model = attempt.plan, attempt.plan.model
+    return Manifest(
+        format_version=MANIFEST_FORMAT,
+        run_id=planned.run_id,
+        created_at=planned.created_at,
+        batchscore_version=__version__,
+        model_name=model.name,
+        model_version=model.version,
+        model_uri=model.uri,
+        model_digest=model.digest,
+        source_uri=planned.source.uri,
+        source_kind=planned.source.kind,
+        source_version=planned.source.version,
+        source_snapshot=planned.source.snapshot,
+        source_key=planned.source_key,
+        settings_digest=planned.settings_digest,
+        settings=redacted(attempt.config),
+        engine=planned.task.engine,
+        runner=attempt.config.scoring.runner,
+        mode=planned.mode,
+        rows_read=staged.rows_read,
+        rows_staged=staged.rows_staged,
+        units=_units(planned, staged.files),
+        checks=verdict.checks,
+    )
+
+
+def _units(planned: ScoringPlan, files: Sequence[StagedFile]) -> tuple[ManifestUnit, ...]:
+    """What the run offers: the planned units, or those found while scoring, with the rows that were staged."""
+    rows: dict[UnitValues, int] = {}
+    for file in files:
+        rows[file.unit] = rows.get(file.unit, 0) + file.rows
+    if planned.units_known:
+        return tuple(ManifestUnit(unit.values, unit.key, rows.get(unit.values, 0)) for unit in planned.to_score)
+    return tuple(
+        ManifestUnit(values, derived_unit_key(planned.source_key, values), count)
+        for values, count in sorted(rows.items(), key=str)
+    )
+
+
+def _amount(planned: ScoringPlan) -> str:
+    rows = f"{planned.expected_rows:,} rows" if planned.expected_rows >= 0 else "rows"
+    units = f" in {len(planned.to_score)} units" if planned.units_known else ""
+    return f"{rows}{units}, {planned.task.engine} engine, {planned.route} route"
+
+
+def _why_nothing(planned: ScoringPlan) -> str:
+    live = [unit for unit in planned.units if unit.action == "live"]
+    older = len(planned.units) - len(live)
+    text = f"nothing to do: {len(live)} units are already published"
+    if live:
+        text += f" ({live[0].reason})"
+    return text + (f", {older} stay published by an older model version" if older else "")
+
+
+def _state_of(error: BatchscoreError) -> RunState:
+    if isinstance(error, ValidationRefused):
+        return "refused"
+    return "fenced" if isinstance(error, FencedOutError) else "failed"

@@ -1,0 +1,101 @@
+"""The columns of the prediction table, and those that must be read for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from batchscore.contracts import (
+    LINEAGE_COLUMNS,
+    MODEL_COLUMN,
+    PREDICTION,
+    RUN_COLUMN,
+    TIME_COLUMN,
+    VERSION_COLUMN,
+    Binding,
+    Column,
+    ModelOutput,
+    OutputColumn,
+    PinnedModel,
+    Schema,
+)
+from batchscore.errors import SchemaMismatchError, SettingsError
+from batchscore.plan.binding import resolve
+from batchscore.schema import is_supported
+
+# Delta keeps partition values as text; these types have no canonical text.
+NOT_PARTITIONABLE = ("float", "double", "binary")
+
+
+def prediction_columns(model: PinnedModel) -> tuple[OutputColumn, ...]:
+    """One column for each model output: ``prediction``, or ``prediction_<output>`` where there are several."""
+    outputs = model.outputs or (ModelOutput("", "double"),)
+    if len(outputs) == 1:
+        return (OutputColumn(PREDICTION, outputs[0].type, "model", outputs[0].name or PREDICTION),)
+    return tuple(OutputColumn(f"{PREDICTION}_{output.name}", output.type, "model", output.name) for output in outputs)
+
+
+def output_columns(
+    source: Schema, model: PinnedModel, keys: tuple[str, ...], carry: tuple[str, ...], partition_by: tuple[str, ...]
+) -> tuple[OutputColumn, ...]:
+    """Keys, partition columns, carried columns, predictions, lineage: in this order.
+
+    Without keys every column of the input is carried.
+
+    Raises:
+        SettingsError: an unknown column, or one that batchscore's own columns would collide with.
+    """
+    predictions = prediction_columns(model)
+    refuse_reserved(source, predictions)
+    carry_all = not keys or "*" in carry
+    carried = tuple(column.name for column in source) if carry_all else carry
+    resolve(keys, source, "output.keys")
+    resolve(tuple(name for name in carry if name != "*"), source, "output.carry")
+    for column in resolve(partition_by, source, "output.partition_by"):
+        if column.type in NOT_PARTITIONABLE or column.type.startswith("array<"):
+            raise SettingsError(
+                f"output.partition_by names {column.name!r}, whose type has no canonical text",
+                found=column.type,
+                hint="partition by a date, text, integer, boolean or decimal column",
+            )
+    names = dict.fromkeys((*keys, *partition_by, *carried))
+    return (
+        *(_carried(column) for column in resolve(tuple(names), source, "output")),
+        *predictions,
+        OutputColumn(MODEL_COLUMN, "string", "lineage", MODEL_COLUMN),
+        OutputColumn(VERSION_COLUMN, "string", "lineage", VERSION_COLUMN),
+        OutputColumn(RUN_COLUMN, "string", "lineage", RUN_COLUMN),
+        OutputColumn(TIME_COLUMN, "timestamp", "lineage", TIME_COLUMN),
+    )
+
+
+def refuse_reserved(source: Schema, predictions: tuple[OutputColumn, ...]) -> None:
+    """Refuses input columns named like batchscore's own, also by case only.
+
+    Raises:
+        SettingsError: naming the columns and how to rename them.
+    """
+    ours = {name.casefold() for name in (PREDICTION, *LINEAGE_COLUMNS, *(column.name for column in predictions))}
+    clashing = [column.name for column in source if column.name.casefold() in ours]
+    if clashing:
+        renamed = ", ".join(f"{name} AS input_{name.lstrip('_')}" for name in clashing[:3])
+        raise SettingsError(
+            "the input has columns named like those that batchscore adds",
+            found=", ".join(clashing),
+            hint=f"rename them in a view: SELECT {renamed}, …",  # a hint, never executed
+        )
+
+
+def columns_to_read(source: Schema, bindings: Iterable[Binding], columns: Iterable[OutputColumn]) -> Schema:
+    """The table columns that a task needs, in table order; those of a predicate the reader adds itself."""
+    needed = {binding.source for binding in bindings} | {column.ref for column in columns if column.origin == "source"}
+    return tuple(column for column in source if column.name in needed)
+
+
+def _carried(column: Column) -> OutputColumn:
+    if not is_supported(column.type):
+        raise SchemaMismatchError(
+            f"column {column.name!r} has a type that the prediction table cannot hold",
+            found=column.type,
+            hint="name output.keys and the columns to carry without it, or convert it in a view",
+        )
+    return OutputColumn(column.name, column.type, "source", column.name, column.nullable)

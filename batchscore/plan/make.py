@@ -1,0 +1,337 @@
+"""The plan of a run, from what was pinned."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+
+from batchscore.config import JobConfig
+from batchscore.contracts import (
+    MAX_RUN_ID_CHARS,
+    MODEL_COLUMN,
+    RUN_COLUMN,
+    TIME_COLUMN,
+    VERSION_COLUMN,
+    ManifestHead,
+    ModelFiles,
+    PinnedModel,
+    PinnedSource,
+    PlannedUnit,
+    Restriction,
+    Route,
+    ScoringPlan,
+    ScoringTask,
+    SourceFile,
+    TargetState,
+    UnitState,
+    UnitValues,
+)
+from batchscore.errors import SettingsError
+from batchscore.plan.binding import bind
+from batchscore.plan.columns import columns_to_read, output_columns
+from batchscore.plan.splitting import make_tasks
+from batchscore.plan.units import is_live, source_key, unit_key
+
+# What a pyfunc call costs beside the model is about 1 ms for each column and call: at this size it is lost
+# in the noise, and a batch of 30 doubles is 16 MB.
+DEFAULT_BATCH_ROWS = 65_536
+FILE_ROWS = 4_000_000
+# Part of every unit's key: raise it when the same settings begin to give other scores.
+SCORING_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlanInputs:
+    """What was pinned, and the facts of the moment (clock, cores) that planning may not look up itself.
+
+    ``scored_at`` is in µs since the epoch, UTC; ``engine`` the engine that ``auto`` resolved to.
+    """
+
+    config: JobConfig
+    run_id: str
+    created_at: str
+    scored_at: int
+    model: PinnedModel
+    source: PinnedSource
+    restriction: Restriction
+    target: TargetState
+    engine: str
+    cores: int
+    force: bool = False
+    evolve_schema: bool = False
+
+
+def make(inputs: PlanInputs) -> ScoringPlan:
+    """Decides what a run does.
+
+    Raises:
+        SettingsError: the settings contradict each other, the input or the target.
+        SchemaMismatchError: the model does not fit the table.
+    """
+    if len(inputs.run_id) > MAX_RUN_ID_CHARS:
+        raise ValueError(f"run id longer than {MAX_RUN_ID_CHARS} characters: {inputs.run_id}")
+    partition_by = _partition_by(inputs)
+    task = _task(inputs, partition_by)
+    digest = settings_digest(inputs, task)
+    if not inputs.source.files:
+        # A view has no version: nothing proves that its content is still the one that was published.
+        digest = hashlib.sha256(f"{digest} {inputs.run_id}".encode()).hexdigest()
+    key = source_key(inputs.model.digest, inputs.source.snapshot, digest)
+    known = set(partition_by) <= set(inputs.source.partition_columns)
+    units = _known_units(inputs, partition_by, digest) if known else _units_by_source(inputs, key)
+    units = _whole_table_if_replacing(inputs, units)
+    files = _files_to_score(inputs.source.files, units, partition_by) if known else inputs.source.files
+    route, reason = _route(inputs)
+    to_score = [unit for unit in units if unit.action == "score"]
+    plan = ScoringPlan(
+        run_id=inputs.run_id,
+        created_at=inputs.created_at,
+        model=inputs.model,
+        source=inputs.source,
+        restriction=inputs.restriction,
+        target=inputs.target,
+        mode=inputs.config.output.mode,
+        route=route,
+        route_reason=reason,
+        units_known=known,
+        units=units,
+        tasks=make_tasks(files, cores=inputs.cores) if route == "splits" else (),
+        task=task,
+        settings_digest=digest,
+        source_key=key,
+        expected_rows=_rows(files) if known or not to_score else _rows(inputs.source.files),
+        keys_unique=bool(task.keys),
+        evolve_schema=inputs.evolve_schema,
+        force=inputs.force,
+        retention_days=inputs.config.output.retention_days,
+    )
+    _refuse_partial_overwrite(plan)
+    return replace(plan, notices=_notices(inputs, plan))
+
+
+def settings_digest(inputs: PlanInputs, task: ScoringTask) -> str:
+    """SHA-256 of everything in the settings that can change a score or the table's content, hex."""
+    facts = {
+        "format": SCORING_FORMAT,
+        "engine": inputs.config.scoring.engine,
+        "bindings": [asdict(binding) for binding in task.bindings],
+        "columns": [asdict(column) for column in task.columns],
+        "outputs": [asdict(output) for output in task.model.outputs],
+        "params": [asdict(param) for param in task.model.params],
+        "partition_by": task.partition_by,
+        "where": inputs.restriction.where,
+        "predicate": repr(inputs.restriction.predicate),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _partition_by(inputs: PlanInputs) -> tuple[str, ...]:
+    asked = inputs.config.output.partition_by
+    return inputs.source.partition_columns if asked is None else tuple(asked)
+
+
+def _task(inputs: PlanInputs, partition_by: tuple[str, ...]) -> ScoringTask:
+    config, model = inputs.config, inputs.model
+    bindings = bind(model, inputs.source.columns)
+    keys = tuple(config.output.keys)
+    columns = output_columns(inputs.source.columns, model, keys, tuple(config.output.carry), partition_by)
+    asked_rows = config.scoring.batch_rows
+    return ScoringTask(
+        run_id=inputs.run_id,
+        model=ModelFiles(
+            model.path,
+            model.digest,
+            model.name,
+            model.version,
+            model.flavors,
+            model.inputs,
+            model.outputs,
+            model.params,
+        ),
+        engine=inputs.engine,
+        batch_rows=DEFAULT_BATCH_ROWS if asked_rows == "auto" else int(asked_rows),
+        threads=1,
+        source_uri=inputs.source.uri,
+        source_columns=columns_to_read(inputs.source.columns, bindings, columns),
+        predicate=inputs.restriction.predicate,
+        bindings=bindings,
+        columns=columns,
+        partition_by=partition_by,
+        keys=keys,
+        lineage=(
+            (MODEL_COLUMN, model.name),
+            (VERSION_COLUMN, model.version),
+            (RUN_COLUMN, inputs.run_id),
+            (TIME_COLUMN, inputs.scored_at),
+        ),
+        staging_uri=inputs.target.uri,
+        file_rows=FILE_ROWS,
+    )
+
+
+# --- units -------------------------------------------------------------------------------------------------
+
+
+def _known_units(inputs: PlanInputs, partition_by: tuple[str, ...], digest: str) -> tuple[PlannedUnit, ...]:
+    grouped: dict[UnitValues, list[SourceFile]] = {}
+    for file in inputs.source.files:
+        grouped.setdefault(_unit_of(file, partition_by), []).append(file)
+    if not partition_by and not grouped:
+        grouped[()] = []
+    return tuple(
+        _planned(inputs, values, files, digest)
+        for values, files in sorted(grouped.items(), key=lambda item: [(v is not None, v or "") for _, v in item[0]])
+    )
+
+
+def _planned(inputs: PlanInputs, values: UnitValues, files: list[SourceFile], digest: str) -> PlannedUnit:
+    key = unit_key(inputs.model.digest, files, digest, values)
+    before = inputs.target.units.get(values, UnitState())
+    mode, manifests = inputs.config.output.mode, inputs.target.manifests
+    rows = _rows(files)
+
+    def planned(action: str, reason: str) -> PlannedUnit:
+        return PlannedUnit(values, key, action, reason, rows, len(files), before)  # type: ignore[arg-type]
+
+    if inputs.force:
+        return planned("score", "forced")
+    if is_live(before, key, values, manifests, mode):
+        return planned("live", f"already published by run {_run_of(before)}")
+    older = _older_model(inputs, values, files, digest, before)
+    if older is not None and _leaves_older(inputs, values):
+        return planned("older_model", f"published by version {older.model_version} (run {older.run_id})")
+    if older is not None:
+        return planned("score", f"the model changed: version {older.model_version} published it")
+    if not before.runs and not before.foreign_files:
+        return planned("score", "new")
+    return planned("score", "changed since it was published")
+
+
+def _older_model(
+    inputs: PlanInputs, values: UnitValues, files: list[SourceFile], digest: str, before: UnitState
+) -> ManifestHead | None:
+    """The manifest that published this unit from the same input and settings by another model, if one did."""
+    for run_id, _ in before.runs:
+        head = inputs.target.manifests.get(run_id)
+        if head is None or head.model_digest == inputs.model.digest:
+            continue
+        key = unit_key(head.model_digest, files, digest, values)
+        if is_live(before, key, values, inputs.target.manifests, inputs.config.output.mode):
+            return head
+    return None
+
+
+def _leaves_older(inputs: PlanInputs, values: UnitValues) -> bool:
+    """Whether a unit that an older version published stays: not when it is the whole table, or named."""
+    if inputs.config.scoring.on_new_model == "all" or not values:
+        return False
+    named = {column for column, _ in inputs.restriction.partitions}
+    return not named
+
+
+def _units_by_source(inputs: PlanInputs, key: str) -> tuple[PlannedUnit, ...]:
+    """Units cannot be told from the input's layout: all live, if a run published this very input; else none."""
+    if inputs.force:
+        return ()
+    target = inputs.target
+    for head in target.manifests.values():
+        if head.source_key != key or not head.units:
+            continue
+        states = [target.units.get(unit.values, UnitState()) for unit in head.units]
+        if all(
+            is_live(state, unit.key, unit.values, target.manifests, inputs.config.output.mode)
+            for state, unit in zip(states, head.units, strict=True)
+        ):
+            reason = f"already published by run {head.run_id}"
+            return tuple(
+                PlannedUnit(unit.values, unit.key, "live", reason, unit.rows, 0, state)
+                for unit, state in zip(head.units, states, strict=True)
+            )
+    return ()
+
+
+def _whole_table_if_replacing(inputs: PlanInputs, units: tuple[PlannedUnit, ...]) -> tuple[PlannedUnit, ...]:
+    """``mode: replace`` leaves exactly this input's units: all are scored unless all are there and no other."""
+    if inputs.config.output.mode != "replace":
+        return units
+    only_ours = set(inputs.target.units) <= {unit.values for unit in units}
+    if only_ours and all(unit.action == "live" for unit in units):
+        return units
+    return tuple(
+        unit if unit.action == "score" else replace(unit, action="score", reason="the whole table is replaced")
+        for unit in units
+    )
+
+
+def _unit_of(file: SourceFile, partition_by: tuple[str, ...]) -> UnitValues:
+    values = dict(file.partition)
+    # Delta's log has one spelling for the empty text and for null.
+    return tuple((name, values[name] or None) for name in partition_by)
+
+
+def _files_to_score(
+    files: tuple[SourceFile, ...], units: tuple[PlannedUnit, ...], partition_by: tuple[str, ...]
+) -> tuple[SourceFile, ...]:
+    wanted = {unit.values for unit in units if unit.action == "score"}
+    return tuple(file for file in files if _unit_of(file, partition_by) in wanted)
+
+
+def _rows(files: list[SourceFile] | tuple[SourceFile, ...]) -> int:
+    return -1 if any(file.rows < 0 for file in files) else sum(file.rows for file in files)
+
+
+def _run_of(state: UnitState) -> str:
+    return state.runs[0][0] if state.runs else "?"
+
+
+# --- route, refusals, notices ------------------------------------------------------------------------------
+
+
+def _route(inputs: PlanInputs) -> tuple[Route, str | None]:
+    reason = inputs.source.dataframe_reason or inputs.restriction.where_reason
+    if reason is None:
+        return "splits", None
+    if inputs.config.scoring.runner != "spark":
+        raise SettingsError(
+            f"the {inputs.config.scoring.runner} runner cannot read this input: {reason}",
+            hint="use --runner spark",
+        )
+    return "dataframe", reason
+
+
+def _refuse_partial_overwrite(plan: ScoringPlan) -> None:
+    """Refuses what would silently replace rows that the command does not mean."""
+    if plan.mode != "partitions":
+        return
+    outside = [column for column, _ in plan.restriction.partitions if column not in plan.task.partition_by]
+    if outside and plan.target.exists:
+        raise SettingsError(
+            f"--partition {outside[0]}=… would replace whole units of the output by some of their rows",
+            found=f"the output is partitioned by {', '.join(plan.task.partition_by) or 'nothing'}",
+            hint=f"partition the output by {outside[0]} (output.partition_by), or use --where to say that some "
+            "rows are the whole unit, or --mode append or replace",
+        )
+    whole = plan.target.units.get((), UnitState())
+    if not plan.task.partition_by and whole.foreign_files and not plan.force:
+        raise SettingsError(
+            "the output table holds rows that batchscore did not write, and has no partitions to keep them apart",
+            found=f"{whole.foreign_files} files",
+            hint="--mode replace replaces the whole table, --mode append adds to it",
+        )
+
+
+def _notices(inputs: PlanInputs, plan: ScoringPlan) -> tuple[str, ...]:
+    notices = [*inputs.model.notices, *inputs.source.notices]
+    if not plan.task.keys:
+        notices.append(
+            "no output.keys: every input column is carried; with keys, duplicates are found and rows explained"
+        )
+    older = [unit for unit in plan.units if unit.action == "older_model"]
+    if older:
+        notices.append(
+            f"{len(older)} units stay published by an older model version; --on-new-model all scores them again"
+        )
+    if plan.route == "splits" and plan.to_score and len(plan.tasks) < inputs.cores:
+        notices.append(f"{len(plan.tasks)} splits for {inputs.cores} cores: files with more row groups use all of them")
+    return tuple(notices)

@@ -1,0 +1,159 @@
+"""What comes before any run: the model, the source and the target are pinned, and the plan is made of them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchscore import engines, models, publish, read, session
+from batchscore.config import JobConfig
+from batchscore.contracts import PinnedModel, PinnedSource, Restriction, RunOptions, ScoringPlan
+from batchscore.errors import SettingsError
+from batchscore.plan import PlanInputs, make
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+OnEvent = Callable[[Mapping[str, object]], None]
+
+
+class LazySpark:
+    """Starts the session when it is first called for: what planning finds wrong starts no JVM.
+
+    Args:
+        config: names master and properties.
+        on_event: is told when jars are being fetched.
+    """
+
+    def __init__(self, config: JobConfig, on_event: OnEvent) -> None:
+        self._config = config
+        self._on_event = on_event
+        self._session: SparkSession | None = None
+
+    def __call__(self) -> SparkSession:
+        """The session."""
+        if self._session is None:
+            self._session = session.start(
+                self._config.spark.master,
+                self._config.spark.conf,
+                on_notice=lambda text: self._on_event({"event": "notice", "text": text}),
+            )
+        return self._session
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The time that a run begins; everything that a run dates comes from it."""
+
+    at: dt.datetime
+
+    @classmethod
+    def now(cls) -> Moment:
+        """This moment, in UTC."""
+        return cls(dt.datetime.now(dt.UTC))
+
+    def iso(self) -> str:
+        """ISO 8601 in UTC, to the millisecond."""
+        return self.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    def microseconds(self) -> int:
+        """µs since the epoch."""
+        return (self.at - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
+
+    def run_id(self) -> str:
+        """A name for a run that sorts by time: 24 characters, the last eight random."""
+        return f"{self.at:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> ScoringPlan:
+    """Pins model, source and target and plans the run; reads no data row, writes nothing.
+
+    Raises:
+        BatchscoreError: the model, the input, the target or the settings do not allow a run.
+    """
+    moment = Moment.now()
+    model = pin_model(config)
+    engine = engines.choose(config.scoring.engine, model)
+    source, restriction = pin_source(config, spark)
+    refuse_output_inside_input(config.output.path, source)
+    target = publish.inspect(config.output.path)
+    local = config.scoring.runner == "local"
+    plan = make(
+        PlanInputs(
+            config=config,
+            run_id=moment.run_id(),
+            created_at=moment.iso(),
+            scored_at=moment.microseconds(),
+            model=model,
+            source=source,
+            restriction=restriction,
+            target=target,
+            engine=engine,
+            cores=os.cpu_count() or 1 if local else session.cores(config.spark.master, config.spark.conf),
+            force=options.force,
+            evolve_schema=options.evolve_schema,
+        )
+    )
+    publish.check_target(target, plan.task.columns, plan.task.partition_by, evolve_schema=options.evolve_schema)
+    return plan
+
+
+def pin_model(config: JobConfig) -> PinnedModel:
+    """The settings' model, resolved to exact files.
+
+    Raises:
+        ModelError: unknown or damaged.
+        UnavailableError: the registry cannot be reached.
+    """
+    signature = config.model.signature
+    return models.pin(
+        config.model.requested,
+        tracking_uri=config.registry.tracking_uri,
+        signature=signature.model_dump() if signature is not None else None,
+        params=config.model.params,
+    )
+
+
+def pin_source(config: JobConfig, spark: LazySpark) -> tuple[PinnedSource, Restriction]:
+    """The settings' input at one version, restricted to the rows that the settings name.
+
+    Raises:
+        InputError: missing, empty or unreadable.
+        SettingsError: a partition or predicate that does not fit the input.
+    """
+    return read.pin(
+        config.input.path,
+        format=config.input.format,
+        version=str(config.input.version),
+        partitions=config.input.partitions,
+        where=config.input.where,
+        spark=spark,
+    )
+
+
+def refuse_output_inside_input(output: str, source: PinnedSource) -> None:
+    """Refuses an output that the next run would read as its input, and an input inside the output.
+
+    Raises:
+        SettingsError: naming both.
+    """
+    if source.kind == "catalog":
+        return
+    inner, outer = _absolute(output), _absolute(source.uri)
+    if inner == outer or inner.startswith(f"{outer}/") or outer.startswith(f"{inner}/"):
+        raise SettingsError(
+            "input and output lie inside each other",
+            found=f"input {source.uri}, output {output}",
+            hint="put the output beside the input, for example under predictions/",
+        )
+
+
+def _absolute(uri: str) -> str:
+    if "://" in uri:
+        return uri.removeprefix("file://").rstrip("/")
+    return str(Path(uri.removeprefix("file:")).resolve())

@@ -1,0 +1,126 @@
+"""A worker process of the local runner, and the parent's end of it.
+
+The process is started afresh (never forked: Arrow has threads) with an entry point of its own, so the user's
+``__main__`` is not imported again. Parent and child share one socket. A thread in the child reads it, and
+ends the child at once when the other end is gone, so that not even a killed parent leaves a process behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
+
+from batchscore.contracts import ScoringTask
+from batchscore.errors import UnavailableError
+from batchscore.runners.base import Group, Outcome, SplitsWorker, attempt, unforeseen
+
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from batchscore.runners.process import serve; serve(int(sys.argv[2]))"
+)
+
+
+class WorkerProcess:
+    """The parent's end of one worker process, which scores one group at a time.
+
+    Attributes:
+        connection: readable when a group has ended, or the process.
+        index: the group it has in hand, or None.
+    """
+
+    def __init__(self, worker: SplitsWorker, task: ScoringTask) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            paths = json.dumps([str(Path(entry).absolute()) for entry in sys.path])
+            options = [f"-W{option}" for option in sys.warnoptions]
+            self._process = subprocess.Popen(  # noqa: S603  # this interpreter, our own entry point
+                [sys.executable, *options, "-c", _BOOT, paths, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                # What a model prints must not get into a document on the parent's stdout.
+                stdout=2,
+            )
+        self.connection: Connection[bytes, bytes] = Connection(ours.detach())
+        self.index: int | None = None
+        self._send(pickle.dumps((worker, task)))
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def give(self, index: int, group: Group) -> None:
+        """Hands the process its next group."""
+        self.index = index
+        self._send(pickle.dumps(group))
+
+    def take(self) -> Outcome:
+        """How its group ended.
+
+        Raises:
+            UnavailableError: the process died.
+        """
+        try:
+            outcome: Outcome = pickle.loads(self.connection.recv_bytes())  # noqa: S301  # from our own child
+        except (EOFError, ConnectionError) as error:
+            raise self._death() from error
+        self.index = None
+        return outcome
+
+    def end(self) -> None:
+        """Ends the process now and waits until it is gone."""
+        self.connection.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _send(self, message: bytes) -> None:
+        try:
+            self.connection.send_bytes(message)
+        except ConnectionError as error:
+            raise self._death() from error
+
+    def _death(self) -> UnavailableError:
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            code = 0
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        hint = "most often memory ran out: use fewer workers, or smaller scoring.batch_rows"
+        return UnavailableError(f"worker process {self.pid} was lost", found=how, hint=hint)
+
+
+def serve(descriptor: int) -> None:
+    """Scores the groups that arrive on the socket ``descriptor``; never returns."""
+    # Ctrl-C goes to the whole foreground group; the parent alone decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection: Connection[bytes, bytes] = Connection(descriptor)
+    inbox: SimpleQueue[bytes] = SimpleQueue()
+    threading.Thread(target=_read, args=(connection, inbox), daemon=True).start()
+    header = inbox.get()
+    try:
+        worker, task = pickle.loads(header)  # noqa: S301  # from our own parent
+    except Exception as error:  # noqa: BLE001  # importing the worker's module may raise anything
+        inbox.get()
+        connection.send_bytes(pickle.dumps(unforeseen(error)))
+        worker, task = None, None
+    while True:
+        group = pickle.loads(inbox.get())  # noqa: S301  # from our own parent
+        connection.send_bytes(pickle.dumps(attempt(worker, task, group)))
+
+
+def _read(connection: Connection[bytes, bytes], inbox: SimpleQueue[bytes]) -> None:
+    try:
+        while True:
+            inbox.put(connection.recv_bytes())
+    except (EOFError, OSError):
+        sys.stderr.flush()
+        os._exit(0)

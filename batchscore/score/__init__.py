@@ -1,0 +1,11 @@
+"""The scoring core: Arrow batches in, Arrow batches of keys, predictions and lineage out.
+
+``run_splits_task`` and ``run_batches_task`` are the worker functions that every runner calls.
+"""
+
+from __future__ import annotations
+
+from batchscore.score.core import ScoredBatch, score_batch
+from batchscore.score.worker import run_batches_task, run_splits_task
+
+__all__ = ["ScoredBatch", "run_batches_task", "run_splits_task", "score_batch"]

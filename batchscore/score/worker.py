@@ -1,0 +1,102 @@
+"""The worker: scores one group of splits, or one iterator of batches, into staged files."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import ParamSpec, TypeVar
+
+import pyarrow as pa
+
+from batchscore.arrow.splits import read_split
+from batchscore.contracts import BadRow, ScoringTask, Split, TaskResult
+from batchscore.engines.cache import loaded
+from batchscore.errors import MAX_ITEMS
+from batchscore.score.core import score_batch
+from batchscore.score.writer import StagedWriter
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def run_splits_task(task: ScoringTask, splits: tuple[Split, ...]) -> TaskResult:
+    """Reads ``splits``, scores their rows and stages the predictions.
+
+    Raises:
+        InputError: a file is damaged, vanished, or changed since the plan.
+        ModelError: the model raised or returned something else than its signature says.
+    """
+    return _run(task, _split_batches(task, splits))
+
+
+def run_batches_task(task: ScoringTask, batches: Iterable[pa.RecordBatch]) -> TaskResult:
+    """Scores batches that Spark hands over (columns: ``task.source_columns``) and stages the predictions."""
+    return _run(task, _sliced(batches, task.batch_rows))
+
+
+def _split_batches(task: ScoringTask, splits: tuple[Split, ...]) -> Iterator[pa.RecordBatch]:
+    for split in splits:
+        yield from read_split(split, task.source_uri, task.source_columns, task.predicate, task.batch_rows)
+
+
+def _sliced(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for start in range(0, batch.num_rows, rows):
+            yield batch.slice(start, rows)
+
+
+def _run(task: ScoringTask, batches: Iterator[pa.RecordBatch]) -> TaskResult:
+    _pin_threads(task.threads)
+    engine = loaded(task.engine, task.model, task.threads)
+    writer = StagedWriter(task)
+    clock = _Clock()
+    rows_read = rows_staged = bad_count = 0
+    bad_rows: list[BadRow] = []
+    try:
+        while (batch := clock.timed("read", next, batches, None)) is not None:
+            scored = clock.timed("score", score_batch, batch, task, engine)
+            clock.timed("write", writer.write, scored.table)
+            rows_read += batch.num_rows
+            rows_staged += scored.table.num_rows
+            bad_count += scored.bad_count
+            bad_rows.extend(scored.bad_rows[: MAX_ITEMS - len(bad_rows)])
+        files = clock.timed("write", writer.finish)
+    except BaseException:
+        writer.discard()
+        raise
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux reports KiB
+    return TaskResult(
+        files=files,
+        rows_read=rows_read,
+        rows_staged=rows_staged,
+        bad_count=bad_count,
+        bad_rows=tuple(bad_rows),
+        read_seconds=clock.seconds["read"],
+        score_seconds=clock.seconds["score"],
+        write_seconds=clock.seconds["write"],
+        peak_bytes=peak_bytes,
+        pid=os.getpid(),
+    )
+
+
+def _pin_threads(threads: int) -> None:
+    # Each task has its own core; a library that opens a pool the size of the host slows all of them down.
+    # Libraries read this when they are first loaded, which the engine does after this line.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    pa.set_cpu_count(threads)
+
+
+class _Clock:
+    """Seconds spent in each part of a task."""
+
+    def __init__(self) -> None:
+        self.seconds = {"read": 0.0, "score": 0.0, "write": 0.0}
+
+    def timed(self, part: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        started = time.perf_counter()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self.seconds[part] += time.perf_counter() - started

@@ -1,0 +1,169 @@
+"""Writes staged data files: inside the table's folder, under names that no other attempt uses, in no log yet."""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.layout import partition_path, partition_value
+from batchscore.contracts import ScoringTask, StagedFile, UnitValues
+from batchscore.score.core import output_schema
+from batchscore.score.stats import StatsBuilder
+
+# One open file a unit; beyond this many the one written longest ago is closed, so that a task over
+# hundreds of units keeps a bounded number of buffers.
+MAX_OPEN_FILES = 32
+# A row group buffers its encoded columns in memory; 256k rows of a prediction table are a few MB.
+ROW_GROUP_ROWS = 262_144
+
+
+class _OpenFile:
+    def __init__(self, filesystem: pafs.FileSystem, root: str, relative: str, schema: pa.Schema) -> None:
+        self.relative = relative
+        self.rows = 0
+        self._filesystem = filesystem
+        self._path = f"{root}/{relative}"
+        self._stats = StatsBuilder(schema)
+        self._writer = pq.ParquetWriter(
+            self._path,
+            schema,
+            filesystem=filesystem,
+            compression="zstd",
+            compression_level=1,
+            # A footer's bounds leave NaN out and readers then skip rows that are NaN: none for floats at all.
+            write_statistics=[field.name for field in schema if not _holds_floats(field.type)],
+            store_schema=False,
+            use_dictionary=True,
+            coerce_timestamps="us",
+        )
+        self._buffered: list[pa.RecordBatch] = []
+        self._buffered_rows = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._stats.add(batch)
+        self.rows += batch.num_rows
+        self._buffered.append(batch)
+        self._buffered_rows += batch.num_rows
+        if self._buffered_rows >= ROW_GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._buffered:
+            table = pa.Table.from_batches(self._buffered)
+            self._writer.write_table(table, row_group_size=table.num_rows)
+            self._buffered, self._buffered_rows = [], 0
+
+    def close(self, unit: UnitValues) -> StagedFile:
+        self._flush()
+        self._writer.close()
+        size = self._filesystem.get_file_info(self._path).size
+        return StagedFile(self.relative, size, self.rows, unit, self._stats.finish())
+
+    def abandon(self) -> None:
+        self._writer.close()
+
+
+class StagedWriter:
+    """Routes scored batches to one file a unit and remembers what was written.
+
+    Args:
+        task: the run's task; its ``partition_by`` columns go into paths, not into the files.
+    """
+
+    def __init__(self, task: ScoringTask) -> None:
+        self._task = task
+        self._filesystem, self._root = open_filesystem(task.staging_uri)
+        self._schema = pa.schema([field for field in output_schema(task) if field.name not in task.partition_by])
+        self._attempt = uuid.uuid4().hex[:12]
+        self._count = 0
+        self._open: OrderedDict[UnitValues, _OpenFile] = OrderedDict()
+        self._folders: set[str] = set()
+        self._paths: list[str] = []
+        self._done: list[StagedFile] = []
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Appends the rows of ``batch`` to the files of their units."""
+        for unit, rows in self._by_unit(batch):
+            file = self._file(unit)
+            file.write(rows)
+            if file.rows >= self._task.file_rows:
+                self._close(unit)
+
+    def finish(self) -> tuple[StagedFile, ...]:
+        """Closes all files and returns them."""
+        for unit in list(self._open):
+            self._close(unit)
+        return tuple(self._done)
+
+    def discard(self) -> None:
+        """Removes what was written: the task failed, and its files belong to nobody."""
+        for file in self._open.values():
+            file.abandon()
+        for path in self._paths:
+            self._filesystem.delete_file(path)
+
+    def _file(self, unit: UnitValues) -> _OpenFile:
+        if unit in self._open:
+            self._open.move_to_end(unit)
+            return self._open[unit]
+        if len(self._open) >= MAX_OPEN_FILES:
+            self._close(next(iter(self._open)))
+        folder = partition_path(unit)
+        name = f"part-{self._count:05d}-{self._task.run_id}-{self._attempt}.zstd.parquet"
+        relative = f"{folder}/{name}" if folder else name
+        self._count += 1
+        if folder not in self._folders:
+            self._filesystem.create_dir(f"{self._root}/{folder}".rstrip("/"), recursive=True)
+            self._folders.add(folder)
+        self._paths.append(f"{self._root}/{relative}")
+        self._open[unit] = _OpenFile(self._filesystem, self._root, relative, self._schema)
+        return self._open[unit]
+
+    def _close(self, unit: UnitValues) -> None:
+        self._done.append(self._open.pop(unit).close(unit))
+
+    def _by_unit(self, batch: pa.RecordBatch) -> Iterator[tuple[UnitValues, pa.RecordBatch]]:
+        names = self._task.partition_by
+        data = batch.select(self._schema.names)
+        if not names:
+            if data.num_rows:
+                yield (), data
+            return
+        codes, units = unit_codes(batch, names)
+        if len(units) == 1:
+            yield units[0], data
+            return
+        for code, unit in enumerate(units):
+            rows = np.flatnonzero(codes == code)
+            yield unit, data.take(pa.array(rows))
+
+
+def unit_codes(batch: pa.RecordBatch, names: tuple[str, ...]) -> tuple[np.ndarray, list[UnitValues]]:
+    """For each row the index of its unit, and the units, for the partition columns ``names``."""
+    combined = np.zeros(batch.num_rows, dtype=np.int64)
+    values: list[list[str | None]] = []
+    for name in names:
+        encoded = batch.column(name).dictionary_encode(null_encoding="encode")
+        values.append([partition_value(scalar) for scalar in encoded.dictionary])
+        combined = combined * len(values[-1]) + encoded.indices.to_numpy(zero_copy_only=False)
+    present, codes = np.unique(combined, return_inverse=True)
+    units: list[UnitValues] = []
+    for code in present.tolist():
+        parts: list[tuple[str, str | None]] = []
+        rest = code
+        for name, known in zip(reversed(names), reversed(values), strict=True):
+            rest, index = divmod(rest, len(known))
+            parts.append((name, known[index]))
+        units.append(tuple(reversed(parts)))
+    return codes, units
+
+
+def _holds_floats(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or (pa.types.is_list(kind) and _holds_floats(kind.value_type))

@@ -1,0 +1,57 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+ROOT = Path(__file__).resolve().parent.parent
+CLI_SECONDS = 240
+
+RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """One session for all Spark tests: two cores, 1 GiB, Delta, UTC."""
+    from batchscore import session  # noqa: PLC0415  # unit tests load no Spark
+
+    warehouse = tmp_path_factory.mktemp("warehouse")
+    conf = {
+        "spark.driver.memory": "1g",
+        "spark.sql.warehouse.dir": str(warehouse),
+        # Spark's workers import what the tests define; an installed package needs no such help.
+        "spark.executorEnv.PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
+    }
+    started = session.start("local[2]", conf, app_name="tests", on_notice=print)
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path) -> RunCli:
+    """Runs the command as a user would: ``run_cli("plan", "--model", "m/1", cwd=..., env=...)``."""
+
+    def run(
+        *args: object, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout: float = CLI_SECONDS
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "batchscore", *map(str, args)],
+            cwd=cwd or tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,145 @@
+"""One batch through the core, and one task through the worker's writer."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from batchscore.contracts import Binding, Column, OutputColumn
+from batchscore.errors import InputError, ModelError
+from batchscore.score.core import score_batch
+from batchscore.score.writer import MAX_OPEN_FILES, StagedWriter
+from tests.factories import values
+
+
+class Doubling:
+    """An engine that doubles its only input."""
+
+    def score(self, inputs: pa.RecordBatch) -> pa.RecordBatch:
+        return pa.RecordBatch.from_arrays([pc.multiply(inputs.column(0), 2.0)], names=["prediction"])
+
+
+class Raising:
+    def score(self, inputs: pa.RecordBatch) -> pa.RecordBatch:
+        raise ValueError("boom" * 1000)
+
+
+def batch(ids, amounts, **more):
+    arrays = {"id": pa.array(ids, pa.int64()), "amount": pa.array(amounts, pa.float64()), **more}
+    return pa.RecordBatch.from_pydict(arrays)
+
+
+def test_a_scored_batch_has_keys_predictions_and_lineage(tmp_path):
+    big = 2**53 + 1
+    scored = score_batch(batch([1, big], [1.5, 2.5]), values.task(str(tmp_path)), Doubling())
+    assert scored.bad_count == 0
+    assert scored.table.schema.names == ["id", "prediction", "_model", "_model_version", "_run_id", "_scored_at"]
+    assert scored.table.column("id").to_pylist() == [1, big]
+    assert scored.table.column("prediction").to_pylist() == [3.0, 5.0]
+    assert scored.table.column("_run_id").to_pylist() == [values.RUN_ID] * 2
+    assert scored.table.column("_scored_at").type == pa.timestamp("us", "UTC")
+
+
+def test_bad_rows_are_left_out_counted_and_named_by_their_keys(tmp_path):
+    task = values.task(
+        str(tmp_path),
+        bindings=(Binding("amount", "amount", "long", "double", "checked", null_rows_bad=False),),
+        source_columns=(Column("id", "long"), Column("amount", "long")),
+    )
+    rows = pa.RecordBatch.from_pydict({"id": pa.array([7, 8, 9]), "amount": pa.array([1, 2**53 + 1, 3])})
+    scored = score_batch(rows, task, Doubling())
+    assert scored.table.column("id").to_pylist() == [7, 9]
+    assert scored.table.column("prediction").to_pylist() == [2.0, 6.0]
+    assert scored.bad_count == 1
+    assert scored.bad_rows[0].keys == (("id", "8"),)
+    assert scored.bad_rows[0].value == str(2**53 + 1)
+
+
+def test_a_raising_model_is_a_bounded_error_that_names_the_cause(tmp_path):
+    with pytest.raises(ModelError, match="raised ValueError on a batch of 1 rows") as caught:
+        score_batch(batch([1], [1.0]), values.task(str(tmp_path)), Raising())
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_column_that_does_not_fit_its_planned_type_is_an_input_error(tmp_path):
+    rows = pa.RecordBatch.from_pydict({"id": pa.array(["x"]), "amount": pa.array([1.0])})
+    with pytest.raises(InputError, match="column 'id'"):
+        score_batch(rows, values.task(str(tmp_path)), Doubling())
+
+
+def partitioned_task(folder):
+    base = values.task(str(folder))
+    return values.task(
+        str(folder),
+        partition_by=("country", "day"),
+        source_columns=(*base.source_columns, Column("country", "string"), Column("day", "integer")),
+        columns=(
+            OutputColumn("id", "long", "source", "id"),
+            OutputColumn("country", "string", "source", "country"),
+            OutputColumn("day", "integer", "source", "day"),
+            *base.columns[1:],
+        ),
+    )
+
+
+def test_rows_go_to_the_files_of_their_units(tmp_path):
+    task = partitioned_task(tmp_path)
+    writer = StagedWriter(task)
+    rows = batch(
+        range(6),
+        [1.0] * 6,
+        country=pa.array(["DE", "a b%/", None, "DE", "DE", "a b%/"]),
+        day=pa.array([1, 1, 2, 2, 1, 1], pa.int32()),
+    )
+    writer.write(score_batch(rows, task, Doubling()).table)
+    files = {file.unit: file for file in writer.finish()}
+    assert set(files) == {
+        (("country", "DE"), ("day", "1")),
+        (("country", "a b%/"), ("day", "1")),
+        (("country", None), ("day", "2")),
+        (("country", "DE"), ("day", "2")),
+    }
+    for unit, ids in {(("country", "DE"), ("day", "1")): [0, 4], (("country", "a b%/"), ("day", "1")): [1, 5]}.items():
+        table = pq.read_table(tmp_path / files[unit].path, partitioning=None)
+        assert table.column("id").to_pylist() == ids
+        assert "country" not in table.column_names
+        assert files[unit].rows == 2
+        assert files[unit].size == (tmp_path / files[unit].path).stat().st_size
+
+
+def test_more_units_than_open_files_stay_bounded_and_lose_nothing(tmp_path):
+    task = partitioned_task(tmp_path)
+    writer = StagedWriter(task)
+    days = MAX_OPEN_FILES * 2 + 3
+    for _ in range(2):
+        rows = batch(range(days), [1.0] * days, country=pa.array(["DE"] * days), day=pa.array(range(days), pa.int32()))
+        writer.write(score_batch(rows, task, Doubling()).table)
+    files = writer.finish()
+    assert sum(file.rows for file in files) == 2 * days
+    assert len({file.path for file in files}) == len(files)
+
+
+def test_float_columns_have_no_bounds_in_the_footer(tmp_path):
+    task = values.task(str(tmp_path))
+    writer = StagedWriter(task)
+    writer.write(score_batch(batch([1, 2], [1.0, float("nan")]), task, Doubling()).table)
+    (file,) = writer.finish()
+    group = pq.ParquetFile(tmp_path / file.path).metadata.row_group(0)
+    by_name = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    assert by_name["prediction"].statistics is None
+    assert by_name["id"].statistics.max == 2
+    stats = {column.name: column for column in file.stats}
+    assert stats["prediction"].maximum is None
+    assert stats["_run_id"].minimum == stats["_run_id"].maximum == values.RUN_ID
+
+
+def test_a_discarded_writer_leaves_no_file(tmp_path):
+    task = values.task(str(tmp_path), file_rows=1)
+    writer = StagedWriter(task)
+    writer.write(score_batch(batch([1, 2], [1.0, 2.0]), task, Doubling()).table)
+    writer.write(score_batch(batch([3], [1.0]), task, Doubling()).table)
+    assert list(tmp_path.rglob("*.parquet"))
+    writer.discard()
+    assert not list(tmp_path.rglob("*.parquet"))
