@@ -94,9 +94,10 @@ def _prepare(flags: JobFlags, *, force: bool, evolve_schema: bool) -> tuple[JobC
 
 def _show_plan(flags: JobFlags, config: JobConfig, options: RunOptions) -> int:
     from batchscore import pipeline  # noqa: PLC0415  # heavy
-    from batchscore.cli import show  # noqa: PLC0415  # not for --help
+    from batchscore.cli import progress, show  # noqa: PLC0415  # not for --help
 
-    planned = pipeline.plan(config, options)
+    with progress.reporting() as on_event:
+        planned = pipeline.plan(config, options, on_event)
     if flags.json:
         show.print_json(show.plan_json(planned, config.scoring.runner))
     else:
@@ -113,9 +114,10 @@ def check(flags: JobFlags) -> int:
     """
     config, _ = _prepare(flags, force=False, evolve_schema=False)
     from batchscore.check import check as check_job  # noqa: PLC0415  # heavy
-    from batchscore.cli import show  # noqa: PLC0415  # not for --help
+    from batchscore.cli import progress, show  # noqa: PLC0415  # not for --help
 
-    checks = check_job(config)
+    with progress.reporting() as on_event:
+        checks = check_job(config, on_event)
     passed = all(item.passed for item in checks)
     show.emit(show.check_lines(checks), {"passed": passed, "checks": checks}, as_json=flags.json)
     return 0 if passed else ModelError.exit_code
