@@ -51,12 +51,12 @@ def compare(folder: Path, rows: int, repeats: int) -> dict[str, object]:
     _timed(demo, folder)
     seconds: dict[str, list[float]] = {name: [] for name in ("spark_udf", "batchscore-spark", "batchscore-local")}
     for round_ in range(repeats + 1):
-        for name in seconds:
+        for name, taken in seconds.items():
             output = folder / "bench" / name
             shutil.rmtree(output, ignore_errors=True)
-            taken = _timed(command(name, folder, output), folder)
+            duration = _timed(command(name, folder, output), folder)
             if round_:
-                seconds[name].append(taken)
+                taken.append(duration)
     reference = _scores(folder / "bench" / "spark_udf")
     differences = {name: _largest_difference(reference, _scores(folder / "bench" / name)) for name in seconds}
     medians = {name: statistics.median(values) for name, values in seconds.items()}
