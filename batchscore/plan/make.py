@@ -101,7 +101,7 @@ def make(inputs: PlanInputs) -> ScoringPlan:
         task=task,
         settings_digest=digest,
         source_key=key,
-        expected_rows=_rows(files) if inputs.source.files and inputs.restriction.where is None else -1,
+        expected_rows=_rows(files) if _counts_are_exact(inputs) else -1,
         keys_unique=bool(task.keys),
         evolve_schema=inputs.evolve_schema,
         force=inputs.force,
@@ -280,6 +280,10 @@ def _files_to_score(
 
 def _rows(files: list[SourceFile] | tuple[SourceFile, ...]) -> int:
     return -1 if any(file.rows < 0 for file in files) else sum(file.rows for file in files)
+
+
+def _counts_are_exact(inputs: PlanInputs) -> bool:
+    return bool(inputs.source.files) and inputs.restriction.where is None and inputs.restriction.predicate is None
 
 
 def _run_of(state: UnitState) -> str:
