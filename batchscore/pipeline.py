@@ -92,6 +92,7 @@ class _Attempt:
     on_event: OnEvent
     started: float = field(default_factory=time.perf_counter)
     rows_read: int = 0
+    peak_worker_bytes: int = 0
 
     def stage(self, name: str, text: str) -> None:
         self.on_event({"event": "stage", "stage": name, "text": text})
@@ -125,6 +126,7 @@ class _Attempt:
             exit_code=exit_code,
             message=message,
             detail=detail,
+            peak_worker_bytes=self.peak_worker_bytes,
         )
         try:
             record.append(planned.target.uri, row)
@@ -140,7 +142,7 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
     attempt.stage("score", f"run {planned.run_id}: {_amount(planned)}")
     staged = _score(attempt)
     try:
-        attempt.rows_read = staged.rows_read
+        attempt.rows_read, attempt.peak_worker_bytes = staged.rows_read, staged.peak_worker_bytes
         _refuse_bad_rows(staged)
         warming.join()
         attempt.stage("validate", f"{staged.rows_staged:,} rows in {len(staged.files)} files")

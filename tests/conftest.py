@@ -23,7 +23,7 @@ RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One session for all Spark tests: two cores, 1 GiB, Delta, UTC."""
-    from batchscore import session  # noqa: PLC0415  # unit tests load no Spark
+    from batchscore import session  # unit tests load no Spark
 
     warehouse = tmp_path_factory.mktemp("warehouse")
     conf = {

@@ -1,0 +1,46 @@
+"""Peak memory of a Python worker at 2 and at 10 million rows: bounded by the batch, not by the table.
+
+python -m benchmarks.memory [--rows 2000000 10000000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+LIMIT_SECONDS = 1_800
+
+
+def main() -> None:
+    """Prints the peak of the largest worker for each number of rows, and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs=2, default=[2_000_000, 10_000_000])
+    arguments = parser.parse_args()
+    peaks = [peak_bytes(rows) for rows in arguments.rows]
+    for rows, peak in zip(arguments.rows, peaks, strict=True):
+        sys.stdout.write(f"{rows:>12,} rows: {peak / 2**20:8.1f} MiB\n")
+    sys.stdout.write(f"{'ratio':>12}     : {peaks[1] / peaks[0]:8.3f}\n")
+
+
+def peak_bytes(rows: int) -> int:
+    """Peak resident bytes of the largest worker of a demo run over ``rows`` rows."""
+    folder = Path(tempfile.mkdtemp(prefix="batchscore-memory-"))
+    try:
+        demo = [sys.executable, "-m", "batchscore", "demo", "--rows", str(rows), "--dir", str(folder), "--json"]
+        done = subprocess.run(  # noqa: S603  # our own command
+            demo, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
+        )
+        if done.returncode:
+            raise SystemExit(done.stderr[-3000:])
+        return int(json.loads(done.stdout)["record"]["peak_worker_bytes"])
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What people use today for the same job, tuned as its documentation advises."""
