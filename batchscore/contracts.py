@@ -96,6 +96,24 @@ class Or:
 
 Predicate: TypeAlias = Compare | IsIn | IsNull | Not | And | Or
 
+
+def predicate_columns(predicate: Predicate | None) -> tuple[str, ...]:
+    """The columns that a predicate reads, sorted; a split's reader needs them among its columns.
+
+    >>> predicate_columns(And((IsNull("b"), Not(IsNull("a")))))
+    ('a', 'b')
+    """
+    match predicate:
+        case None:
+            return ()
+        case Compare(column) | IsIn(column) | IsNull(column):
+            return (column,)
+        case Not(operand):
+            return predicate_columns(operand)
+        case And(operands) | Or(operands):
+            return tuple(sorted({name for operand in operands for name in predicate_columns(operand)}))
+
+
 # --- models ------------------------------------------------------------------------------------------------
 
 
@@ -241,13 +259,19 @@ class Restriction:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A piece of one file that one task reads: whole row groups."""
+    """A piece of one file that one task reads: whole row groups.
+
+    ``size`` is its share of the file's bytes. ``file_size`` and ``stamp`` are the file's own, by which a reader
+    notices that it changed since it was pinned; -1 and '' check nothing.
+    """
 
     path: str
     rows: int
     row_groups: tuple[int, ...] | None  # None: all of them
     partition: UnitValues
     size: int
+    file_size: int = -1
+    stamp: str = ""
 
 
 # --- the target --------------------------------------------------------------------------------------------

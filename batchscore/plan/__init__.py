@@ -1,0 +1,1 @@
+"""Decides everything before a row is read; pure."""
