@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-import samples
+from tests import samples
 
 from batchscore.contracts import ScoringTask, TaskResult
 from batchscore.errors import BadRowsError, BatchscoreError, InputError, UnavailableError
