@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests import samples
 
 pytestmark = [pytest.mark.spark, pytest.mark.cluster]

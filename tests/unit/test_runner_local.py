@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tests import samples
 
 from batchscore.contracts import TaskResult
 from batchscore.errors import BadRowsError, BatchscoreError, SettingsError, UnavailableError
 from batchscore.runners import LocalRunner, runner_class
+from tests import samples
 
 TESTS = Path(samples.__file__).parent
 
