@@ -37,11 +37,13 @@ def linear(tmp_path_factory):
 
 
 class Counting(mlflow.pyfunc.PythonModel):
-    """Leaves a file for each load; returns the rows' sum and a label."""
+    """Leaves a file in ``log`` for each load; returns a number and a label."""
+
+    def __init__(self, log: Path):
+        self.log = log
 
     def load_context(self, context):
-        folder = Path(context.artifacts["log"])
-        (folder / f"{os.getpid()}-{os.urandom(4).hex()}").touch()
+        (self.log / f"{os.getpid()}-{os.urandom(4).hex()}").touch()
 
     def predict(self, context, model_input, params=None):
         return pd.DataFrame({"total": model_input["x"] * (params or {}).get("factor", 1.0), "label": "big"})
@@ -78,15 +80,15 @@ def test_it_can_be_registered_for_sql(spark, linear, rows):
 
 
 def test_a_model_is_loaded_once_for_each_worker_process(spark, rows, tmp_path):
-    (tmp_path / "log").mkdir()
+    log = tmp_path / "log"
+    log.mkdir()
     signature = ModelSignature(
         inputs=Schema([ColSpec("double", "x")]),
         outputs=Schema([ColSpec("double", "total"), ColSpec("string", "label")]),
     )
     mlflow.pyfunc.save_model(
         tmp_path / "model",
-        python_model=Counting(),
-        artifacts={"log": str(tmp_path / "log")},
+        python_model=Counting(log),
         signature=signature,
         pip_requirements=["mlflow"],
     )
@@ -96,15 +98,9 @@ def test_a_model_is_loaded_once_for_each_worker_process(spark, rows, tmp_path):
         scored = table["s"].combine_chunks()
         assert scored.field("total").to_pylist() == table["a"].to_pylist()
         assert set(scored.field("label").to_pylist()) == {"big"}
-    # The model's files are copied once into the cache, and with them the folder that counts.
-    loads = [path.name for path in Path(_cache()).glob("*/artifacts/log/*")]
-    processes = {name.split("-")[0] for name in loads}
+    loads = [path.name for path in log.iterdir()]
     assert loads
-    assert len(loads) == len(processes), loads
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "batchscore" / "models"
+    assert len(loads) == len({name.split("-")[0] for name in loads}), loads
 
 
 def test_nullable_integers_keep_their_digits(spark, tmp_path):
