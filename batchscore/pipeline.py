@@ -47,9 +47,9 @@ def plan(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: N
     Raises:
         BatchscoreError: of the kind that says why a run is not possible.
     """
-    suite = validate.load_suite(config.validation.suite)
+    _check_suite_file(config)
     planned = make_plan(config, options, LazySpark(config, on_event))
-    validate.check_columns(suite, planned.task.columns)
+    _check_suite_columns(config, planned)
     return planned
 
 
@@ -62,11 +62,11 @@ def run(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: No
     Raises:
         BatchscoreError: of the kind that says why nothing was published.
     """
-    suite = validate.load_suite(config.validation.suite)
+    _check_suite_file(config)
     spark = LazySpark(config, on_event)
     on_event({"event": "stage", "stage": "plan", "text": f"{config.model.requested} on {config.input.path}"})
     planned = make_plan(config, options, spark)
-    validate.check_columns(suite, planned.task.columns)
+    _check_suite_columns(config, planned)
     for notice in planned.notices:
         on_event({"event": "notice", "text": notice})
     attempt = _Attempt(config, planned, spark, on_event)
@@ -137,17 +137,18 @@ class _Attempt:
 
 def _carry_out(attempt: _Attempt) -> RunRecord:
     planned = attempt.plan
-    publish.refuse_unwritable(planned.target.uri, planned.run_id)
-    warming = validate.warm(attempt.config.validation.suite)
+    publish.prepare(planned.target.uri)
+    suite = attempt.config.validation.suite
+    if suite is not None:
+        validate.warm()  # its import takes seconds: beside scoring it costs none
     attempt.stage("score", f"run {planned.run_id}: {_amount(planned)}")
     staged = _score(attempt)
     try:
         attempt.rows_read, attempt.peak_worker_bytes = staged.rows_read, staged.peak_worker_bytes
         _refuse_bad_rows(staged)
-        warming.join()
         attempt.stage("validate", f"{staged.rows_staged:,} rows in {len(staged.files)} files")
         spark = attempt.spark if attempt.config.scoring.runner == "spark" else None
-        verdict = validate.judge(planned, staged, suite=attempt.config.validation.suite, spark=spark)
+        verdict = validate.judge(planned, staged, suite=suite, spark=spark)
         _refuse_failed(verdict)
         attempt.stage("publish", planned.target.uri)
         manifest = _manifest(attempt, staged, verdict)
@@ -160,6 +161,17 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
     if receipt.version < 0:
         return attempt.end("skipped", receipt=receipt, message="another run published the same content meanwhile")
     return attempt.end("published", receipt=receipt, message=f"published as version {receipt.version}")
+
+
+def _check_suite_file(config: JobConfig) -> None:
+    if config.validation.suite is not None:
+        validate.load_suite(config.validation.suite)
+
+
+def _check_suite_columns(config: JobConfig, planned: ScoringPlan) -> None:
+    if config.validation.suite is not None:
+        names = [column.name for column in planned.task.columns]
+        validate.check_columns(validate.load_suite(config.validation.suite), names)
 
 
 def _score(attempt: _Attempt) -> StagedOutput:

@@ -17,8 +17,11 @@ ASSUMED_BYTES_PER_ROW = 100
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
+    """A whole file, or one of its row groups."""
+
     weight: int
-    split: Split
+    file: SourceFile
+    row_group: int | None
 
 
 def make_tasks(
@@ -72,27 +75,10 @@ def _task_count(weight: int, cores: int, rows_per_task: int) -> int:
 
 
 def _cut(file: SourceFile, weight: int, target: int) -> list[_Piece]:
-    """The file whole, or runs of its row groups of about ``target`` rows."""
-    if len(file.row_groups) < 2 or weight <= target:  # noqa: PLR2004  # one row group cannot be cut
-        return [_Piece(weight, _split(file, None))]
-    pieces: list[_Piece] = []
-    run: list[int] = []
-    rows = 0
-    for index, group_rows in enumerate(file.row_groups):
-        if run and rows + group_rows > target:
-            pieces.append(_Piece(max(1, rows), _split(file, tuple(run))))
-            run, rows = [], 0
-        run.append(index)
-        rows += group_rows
-    pieces.append(_Piece(max(1, rows), _split(file, tuple(run))))
-    return pieces
-
-
-def _split(file: SourceFile, row_groups: tuple[int, ...] | None) -> Split:
-    total = sum(file.row_groups)
-    rows = file.rows if row_groups is None else sum(file.row_groups[index] for index in row_groups)
-    size = file.size if row_groups is None or not total else file.size * rows // total
-    return Split(file.path, rows, row_groups, file.partition, size, file.size, file.stamp)
+    """The file whole, or its row groups where it is more than ``target`` rows."""
+    if weight <= target or not file.row_groups:
+        return [_Piece(weight, file, None)]
+    return [_Piece(max(1, rows), file, index) for index, rows in enumerate(file.row_groups)]
 
 
 def _smallest_capacity(weights: Sequence[int], count: int) -> int:
@@ -118,13 +104,30 @@ def _tasks_needed(weights: Sequence[int], capacity: int) -> int:
 
 def _packed(pieces: Sequence[_Piece], capacity: int) -> tuple[tuple[Split, ...], ...]:
     tasks: list[tuple[Split, ...]] = []
-    task: list[Split] = []
+    task: list[_Piece] = []
     used = 0
     for piece in pieces:
         if used + piece.weight > capacity:
-            tasks.append(tuple(task))
+            tasks.append(_splits(task))
             task, used = [], 0
-        task.append(piece.split)
+        task.append(piece)
         used += piece.weight
-    tasks.append(tuple(task))
+    tasks.append(_splits(task))
     return tuple(tasks)
+
+
+def _splits(task: Sequence[_Piece]) -> tuple[Split, ...]:
+    """One split for each file of a task."""
+    groups: dict[str, list[int]] = {}
+    files: dict[str, SourceFile] = {}
+    for piece in task:
+        files[piece.file.path] = piece.file
+        groups.setdefault(piece.file.path, []).extend(() if piece.row_group is None else (piece.row_group,))
+    return tuple(_split(file, tuple(groups[path]) or None) for path, file in files.items())
+
+
+def _split(file: SourceFile, row_groups: tuple[int, ...] | None) -> Split:
+    rows = file.rows if row_groups is None else sum(file.row_groups[index] for index in row_groups)
+    total = sum(file.row_groups)
+    size = file.size if row_groups is None or not total else file.size * rows // total
+    return Split(file.path, rows, row_groups, file.partition, size, file.size, file.stamp)

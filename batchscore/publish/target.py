@@ -75,16 +75,21 @@ def prepare(uri: str) -> None:
     and the next run would refuse the place.
 
     Raises:
-        UnavailableError: the place cannot be written.
+        SettingsError: this place takes no files: a file is in the way, or permission is missing.
+        UnavailableError: the storage did not take the file now: no space, no answer.
     """
     filesystem, root = open_filesystem(uri)
     try:
         filesystem.create_dir(f"{root}/{METADATA_FOLDER}", recursive=True)
         with filesystem.open_output_stream(f"{root}/{MARK}") as stream:
             stream.write(b"")
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise SettingsError(
+            f"the output at {uri} cannot be written", found=error, hint="choose another path, or mend its permissions"
+        ) from error
     except OSError as error:
         raise UnavailableError(
-            f"the output at {uri} cannot be written", found=error, hint="check the path, space and write permission"
+            f"the output at {uri} cannot be written", found=error, hint="check the path and the space left"
         ) from error
 
 

@@ -7,24 +7,17 @@ ANSI mode, the session's time zone, string casts or escapes is left to Spark.
 
 from __future__ import annotations
 
-import datetime as dt
-import re
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
-from typing import Literal, TypeAlias
 
-import numpy as np
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from batchscore.arrow.predicate import common_type
 from batchscore.contracts import And, Column, Compare, Constant, IsIn, IsNull, Not, Or, Predicate, Schema
 from batchscore.errors import SettingsError
+from batchscore.read.literals import Op, OutsideSubset, adapted, constant
 from batchscore.read.partitions import find_column
 from batchscore.schema import FLOATS, INTEGERS, is_decimal
-
-Op: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">=", "<=>"]
 
 _OPS: dict[type[exp.Expr], Op] = {
     exp.EQ: "=",
@@ -36,17 +29,7 @@ _OPS: dict[type[exp.Expr], Op] = {
     exp.NullSafeEQ: "<=>",
 }
 _MIRRORED: dict[Op, Op] = {"=": "=", "!=": "!=", "<=>": "<=>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-_WALL_TIME = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,6})?")
-_INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})")
-_INTEGER = re.compile(r"\d+")
-_DECIMAL = re.compile(r"\d+\.\d*|\.\d+")
-_EXPONENT = re.compile(r"(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 _NOT_BOOLEAN = (exp.Literal, exp.Neg, exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Concat, exp.DPipe)
-
-
-class _Outside(Exception):  # noqa: N818  # control flow inside this module: the text lies outside the subset
-    """Carries the reason."""
 
 
 def parse_where(sql: str, columns: Schema) -> Predicate | str:
@@ -64,7 +47,7 @@ def parse_where(sql: str, columns: Schema) -> Predicate | str:
     >>> parse_where("AMOUNT > 5 and ds = '2026-11-21'", columns).operands[0]
     Compare(column='amount', op='>', constant=Constant(value=5, type='integer'))
     >>> parse_where("upper(ds) = 'X'", columns)
-    'only columns, constants, comparisons, IN, BETWEEN, IS NULL, AND, OR and NOT are read without Spark, not UPPER(ds)'
+    'UPPER(ds) is not a column by itself'
     """
     tree = _parsed(sql)
     _check_scope(tree, columns)
@@ -73,7 +56,7 @@ def parse_where(sql: str, columns: Schema) -> Predicate | str:
         return "a backslash in a string depends on Spark's escape settings"
     try:
         return _predicate(tree, columns)
-    except _Outside as outside:
+    except OutsideSubset as outside:
         return str(outside)
 
 
@@ -135,7 +118,7 @@ def _predicate(tree: exp.Expr, columns: Schema) -> Predicate:
     for kind, build in _BUILDERS:
         if isinstance(tree, kind):
             return build(tree, columns)
-    raise _Outside(
+    raise OutsideSubset(
         "only columns, constants, comparisons, IN, BETWEEN, IS NULL, AND, OR and NOT are read without Spark, "
         f"not {tree.sql('spark')}"
     )
@@ -144,7 +127,7 @@ def _predicate(tree: exp.Expr, columns: Schema) -> Predicate:
 def _column_of(tree: exp.Expr, columns: Schema) -> Column:
     tree = tree.unnest()
     if not isinstance(tree, exp.Column) or len(tree.parts) > 1:
-        raise _Outside(f"{tree.sql('spark')} is not a column by itself")
+        raise OutsideSubset(f"{tree.sql('spark')} is not a column by itself")
     return _resolved(tree, columns)
 
 
@@ -176,7 +159,7 @@ def _distinct(tree: exp.Expr, columns: Schema) -> Predicate:
 
 def _between(tree: exp.Expr, columns: Schema) -> Predicate:
     if tree.args.get("symmetric"):
-        raise _Outside("BETWEEN SYMMETRIC is left to Spark")
+        raise OutsideSubset("BETWEEN SYMMETRIC is left to Spark")
     column = _column_of(tree.this, columns)
     low, high = tree.args["low"].unnest(), tree.args["high"].unnest()
     return And((_compare(column, ">=", low), _compare(column, "<=", high)))
@@ -188,23 +171,23 @@ def _is(tree: exp.Expr, columns: Schema) -> Predicate:
         return IsNull(column.name)
     if isinstance(tree.expression, exp.Boolean) and column.type == "boolean":
         return Compare(column.name, "<=>", Constant(bool(tree.expression.this), "boolean"))
-    raise _Outside(f"{tree.sql('spark')} is left to Spark")
+    raise OutsideSubset(f"{tree.sql('spark')} is left to Spark")
 
 
 def _membership(tree: exp.Expr, columns: Schema) -> Predicate:
     if not tree.expressions or any(tree.args.get(part) for part in ("query", "unnest", "field")):
-        raise _Outside(f"{tree.sql('spark')} is left to Spark")
+        raise OutsideSubset(f"{tree.sql('spark')} is left to Spark")
     column = _column_of(tree.this, columns)
-    constants = tuple(_constant(part.unnest()) for part in tree.expressions)
-    kinds = {_family(constant.type) for constant in constants if constant.value is not None}
+    constants = tuple(constant(part.unnest()) for part in tree.expressions)
+    kinds = {_family(value.type) for value in constants if value.value is not None}
     if len(kinds) > 1:  # Spark casts all of them to one type
-        raise _Outside("an IN list of several types is left to Spark")
-    adapted = tuple(_adapted(column, "=", constant) for constant in constants)
+        raise OutsideSubset("an IN list of several types is left to Spark")
+    members = tuple(adapted(column, "=", value) for value in constants)
     if any(kind != "integer" for kind in kinds) and column.type in INTEGERS:
-        raise _Outside("an IN list of fractions for a whole-number column is left to Spark")
+        raise OutsideSubset("an IN list of fractions for a whole-number column is left to Spark")
     if column.type == "timestamp_ntz":
-        raise _Outside("an IN list of wall-clock times is left to Spark")
-    return IsIn(column.name, adapted)
+        raise OutsideSubset("an IN list of wall-clock times is left to Spark")
+    return IsIn(column.name, members)
 
 
 def _family(kind: str) -> str:
@@ -224,137 +207,7 @@ _BUILDERS: tuple[tuple[type | tuple[type, ...], Callable[[exp.Expr, Schema], Pre
 
 
 def _compare(column: Column, op: Op, literal: exp.Expr) -> Predicate:
-    constant = _adapted(column, op, _constant(literal))
-    return Compare(column.name, op, constant)
-
-
-# --- constants ---------------------------------------------------------------------------------------------
-
-
-def _constant(tree: exp.Expr) -> Constant:
-    """A literal with the type that Spark gives it."""
-    if isinstance(tree, exp.Null):
-        return Constant(None, "null")
-    if isinstance(tree, exp.Boolean):
-        return Constant(bool(tree.this), "boolean")
-    if isinstance(tree, exp.Cast):
-        return _cast_literal(tree)
-    sign, literal = (-1, tree.this.unnest()) if isinstance(tree, exp.Neg) else (1, tree)
-    if isinstance(literal, exp.Literal):
-        if not literal.is_string:
-            return _number(str(literal.this), sign)
-        if sign > 0:
-            return Constant(str(literal.this), "string")
-    raise _Outside(f"{tree.sql('spark')} is not a constant that is read without Spark")
-
-
-def _number(text: str, sign: int) -> Constant:
-    if _INTEGER.fullmatch(text):
-        value = sign * int(text)
-        for kind, bits in (("integer", 31), ("long", 63)):
-            if abs(value) < 1 << bits:
-                return Constant(value, kind)
-        raise _Outside(f"{text} is beyond a 64-bit integer")
-    if _DECIMAL.fullmatch(text):
-        number = sign * Decimal(text)
-        _, digits, exponent = number.as_tuple()
-        scale = -int(exponent)
-        precision = max(len(digits), scale)
-        if precision > 38:  # noqa: PLR2004  # Spark's largest decimal
-            raise _Outside(f"{text} has more than 38 digits")
-        return Constant(str(number), f"decimal({precision},{scale})")
-    if _EXPONENT.fullmatch(text):
-        return _double(text, sign)
-    raise _Outside(f"{text} is not a number that is read without Spark")
-
-
-def _double(text: str, sign: int) -> Constant:
-    value = sign * float(text)
-    if value in {float("inf"), float("-inf")}:
-        raise _Outside(f"{text} is beyond a double")
-    return Constant(value, "double")
-
-
-def _cast_literal(tree: exp.Cast) -> Constant:
-    """``DATE '…'``, ``TIMESTAMP '…Z'``, ``TIMESTAMP_NTZ '…'`` and numbers with a suffix (``5L``, ``1.5D``)."""
-    literal, kind = tree.this, tree.to.this
-    if isinstance(literal, exp.Literal):
-        text = str(literal.this)
-        if literal.is_string and kind in _TIME_LITERALS:
-            return _time_constant(text, *_TIME_LITERALS[kind])
-        if not literal.is_string and kind == exp.DataType.Type.BIGINT and _INTEGER.fullmatch(text):
-            return Constant(_fits_long(int(text)), "long")
-        if not literal.is_string and kind == exp.DataType.Type.DOUBLE:
-            return _double(text, 1)
-    raise _Outside(f"{tree.sql('spark')} is not a constant that is read without Spark")
-
-
-def _fits_long(value: int) -> int:
-    if value >= 1 << 63:
-        raise _Outside(f"{value} is beyond a 64-bit integer")
-    return value
-
-
-_TIME_LITERALS = {
-    exp.DataType.Type.DATE: ("date", _DATE),
-    exp.DataType.Type.TIMESTAMPTZ: ("timestamp", _INSTANT),
-    exp.DataType.Type.TIMESTAMPNTZ: ("timestamp_ntz", _WALL_TIME),
-}
-
-
-def _time_constant(text: str, kind: str, pattern: re.Pattern[str]) -> Constant:
-    if pattern.fullmatch(text):
-        try:
-            value = dt.datetime.fromisoformat(text)
-        except ValueError:
-            value = None
-        if value is not None:
-            return Constant(value.date().isoformat() if kind == "date" else value.isoformat(sep=" "), kind)
-    raise _Outside(f"'{text}' as a {kind} depends on Spark's settings, such as the session's time zone")
-
-
-def _adapted(column: Column, op: Op, constant: Constant) -> Constant:
-    """The constant as it is compared with the column, where that is exact and the same under all settings."""
-    if constant.value is None:
-        return Constant(None, column.type)
-    kind = column.type
-    if constant.type == "string" and kind in {"date", "timestamp_ntz"}:
-        constant = _time_constant(str(constant.value), kind, _DATE if kind == "date" else _WALL_TIME)
-    _check_order(column, op)
-    if kind == "float" and not _exact_in_float32(constant):
-        raise _Outside(f"{constant.value} is compared with a float as ANSI mode says")
-    if kind in INTEGERS and is_decimal(constant.type):
-        constant = _whole(constant)
-    try:
-        common_type(kind, constant.type)
-    except ValueError as error:
-        raise _Outside(f"column {column.name}: {error}") from error
-    return constant
-
-
-def _check_order(column: Column, op: Op) -> None:
-    if column.type.startswith(("array", "unsupported", "binary")):
-        raise _Outside(f"column {column.name} is of type {column.type}")
-    if column.type == "boolean" and op not in {"=", "!=", "<=>"}:
-        raise _Outside("the order of booleans is left to Spark")
-
-
-def _exact_in_float32(constant: Constant) -> bool:
-    """Integers beyond 24 bits: ANSI mode compares as double, the older mode as float."""
-    if constant.type not in INTEGERS:
-        return True
-    value = float(str(constant.value))
-    return float(np.float32(value)) == value and int(value) == constant.value
-
-
-def _whole(constant: Constant) -> Constant:
-    try:
-        number = Decimal(str(constant.value))
-    except InvalidOperation as error:
-        raise _Outside(f"{constant.value} is not a decimal") from error
-    if number != number.to_integral_value():
-        raise _Outside("a fraction compared with a whole-number column is left to Spark")
-    return _number(str(abs(int(number))), -1 if number < 0 else 1)
+    return Compare(column.name, op, adapted(column, op, constant(literal)))
 
 
 def partition_predicate(column: Column, values: tuple[str | None, ...]) -> Predicate:
