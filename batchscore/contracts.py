@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+VERSION = "0.1.0"  # of batchscore; the build reads it from here
+
 # --- names that batchscore adds to a prediction table ------------------------------------------------------
 
 MODEL_COLUMN = "_model"

@@ -9,9 +9,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from batchscore import __version__, manifests, publish, read, record, runners, score, validate
+from batchscore import manifests, publish, read, record, runners, score, validate
 from batchscore.config import JobConfig, redacted
 from batchscore.contracts import (
+    VERSION,
     Manifest,
     ManifestUnit,
     Receipt,
@@ -259,7 +260,7 @@ def _manifest(attempt: _Attempt, staged: StagedOutput, verdict: Verdict) -> Mani
         format_version=MANIFEST_FORMAT,
         run_id=planned.run_id,
         created_at=planned.created_at,
-        batchscore_version=__version__,
+        batchscore_version=VERSION,
         model_name=model.name,
         model_version=model.version,
         model_uri=model.uri,

@@ -65,6 +65,7 @@ def spark_udf(  # noqa: PLR0913  # the first five are those of mlflow.pyfunc.spa
     """
     import mlflow  # noqa: PLC0415  # executors unpickle what is below and never need it
     from pyspark.sql import functions as sf  # noqa: PLC0415
+    from pyspark.sql.pandas.functions import arrow_udf  # noqa: PLC0415
 
     if env_manager not in (None, "local"):
         raise SettingsError("env_manager is not supported", found=env_manager, allowed=("local",))
@@ -77,7 +78,7 @@ def spark_udf(  # noqa: PLR0913  # the first five are those of mlflow.pyfunc.spa
         archive=_shipped(spark, model),
         result=_result_type(model, result_type),
     )
-    udf: Callable[..., Column] = sf.arrow_udf(scorer.score, returnType=_spark_type(scorer.outputs, scorer.result))
+    udf: Callable[..., Column] = arrow_udf(scorer.score, returnType=_spark_type(scorer.outputs, scorer.result))
     names = [name for model_input in model.inputs for name in (model_input.columns or (model_input.name,))]
 
     @wraps(udf)  # spark.udf.register reads the attributes of Spark's own UDF

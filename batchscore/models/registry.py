@@ -168,7 +168,9 @@ def locate(client: MlflowClient, uri: str, reference: Reference) -> Location:
             return Location(str(model.name), "", f"models:/{reference.value}", source, str(model.artifact_location))
         if reference.kind == "run":
             run_id = reference.value.split("/")[0]
-            return Location(reference.name, "", f"runs:/{reference.value}", run_id, _files(client, f"runs:/{reference.value}"))
+            return Location(
+                reference.name, "", f"runs:/{reference.value}", run_id, _files(client, f"runs:/{reference.value}")
+            )
         model = _registered_model(client, reference.name)
         found, notices = _version(client, model, reference)
         return Location(
