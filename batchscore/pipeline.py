@@ -137,7 +137,7 @@ class _Attempt:
 
 def _carry_out(attempt: _Attempt) -> RunRecord:
     planned = attempt.plan
-    publish.refuse_unwritable(planned.target.uri)
+    publish.refuse_unwritable(planned.target.uri, planned.run_id)
     warming = validate.warm(attempt.config.validation.suite)
     attempt.stage("score", f"run {planned.run_id}: {_amount(planned)}")
     staged = _score(attempt)
@@ -178,11 +178,13 @@ def _score(attempt: _Attempt) -> StagedOutput:
             }
         )
 
-    local = attempt.config.scoring.runner == "local"
-    runner = runners.LocalRunner() if local else runners.SparkRunner(attempt.spark())
-    if planned.route == "splits":
+    if attempt.config.scoring.runner == "local":
+        results = runners.LocalRunner().run_splits(score.run_splits_task, task, planned.tasks, on_result)
+    elif planned.route == "splits":
+        runner = runners.SparkRunner(attempt.spark())
         results = runner.run_splits(score.run_splits_task, task, planned.tasks, on_result)
     else:
+        runner = runners.SparkRunner(attempt.spark())
         names = [column.name for column in task.source_columns]
         frame = read.dataframe(attempt.spark(), planned.source, planned.restriction, names)
         frame = read.only_units(frame, [unit.values for unit in planned.to_score])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from tests.spark_cluster import Cluster, standalone_cluster
 
 if TYPE_CHECKING:

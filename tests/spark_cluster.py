@@ -71,7 +71,7 @@ def standalone_cluster(folder: Path) -> Iterator[Cluster]:
 
 
 def _daemon(folder: Path, name: str, options: list[str], number: int = 0) -> subprocess.Popen[bytes]:
-    import pyspark  # noqa: PLC0415  # only cluster tests load it
+    import pyspark  # only cluster tests load it
 
     home = Path(pyspark.__file__).parent
     kept = {key: os.environ[key] for key in _KEPT_VARIABLES if key in os.environ}

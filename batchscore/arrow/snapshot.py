@@ -87,19 +87,18 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable | None:
     """A fresh handle at the newest version or at ``version``; None where there is no table.
 
     Raises:
-        SettingsError: something else than a Delta table lies there.
         UnavailableError: storage could not be reached.
         InputError: the log cannot be read.
     """
     try:
         return DeltaTable(location(uri), version=version)
     except TableNotFoundError:
-        _refuse_other_files(uri)
         return None
     except OSError as error:
         raise UnavailableError(f"the table at {uri} could not be reached", found=error) from error
     except DeltaError as error:
-        _refuse_other_files(uri)
+        if not _has_log(uri):
+            return None
         raise InputError(
             f"the log of the table at {uri} cannot be read",
             found=str(error).splitlines()[0],
@@ -107,24 +106,9 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable | None:
         ) from error
 
 
-def _refuse_other_files(uri: str) -> None:
-    """A folder with data but no log belongs to someone else; files that batchscore staged do not count."""
+def _has_log(uri: str) -> bool:
     filesystem, root = open_filesystem(uri)
-    info = filesystem.get_file_info(root)
-    if info.type == pafs.FileType.NotFound:
-        return
-    if info.type == pafs.FileType.File:
-        raise SettingsError("the output path is a file", found=uri, hint="name a folder that does not exist yet")
-    names = {entry.base_name for entry in filesystem.get_file_info(pafs.FileSelector(root))}
-    if LOG_FOLDER in names or any(name.startswith("_batchscore") for name in names):
-        return
-    seen = sorted(name for name in names if not name.startswith("."))
-    if seen:
-        raise SettingsError(
-            "the output folder holds files but is no Delta table",
-            found=", ".join(seen[:5]),
-            hint="name an empty folder, or make it a Delta table first: CONVERT TO DELTA parquet.`...`",
-        )
+    return bool(filesystem.get_file_info(f"{root}/{LOG_FOLDER}").type != pafs.FileType.NotFound)
 
 
 def snapshot_of(table: DeltaTable) -> Snapshot:
@@ -168,7 +152,7 @@ def active_files(table: DeltaTable, uri: str, snapshot: Snapshot) -> tuple[Activ
     deleted = _deletions(table) if "deletionVectors" in snapshot.features else {}
     has_runs = any(column.name == RUN_COLUMN for column in snapshot.columns)
     units = _units(actions, snapshot.partition_by)
-    lows, highs = _bounds(actions, "min"), _bounds(actions, "max")
+    lows, highs, nulls = (_run_statistics(actions, name) for name in ("min", "max", "null_count"))
     found = []
     for index, row in enumerate(actions.select(["path", "size_bytes", "num_records"]).to_pylist()):
         path = unquote(row["path"])
@@ -176,7 +160,7 @@ def active_files(table: DeltaTable, uri: str, snapshot: Snapshot) -> tuple[Activ
         vector = deleted.get(path, "")
         runs: tuple[tuple[str, int], ...] = ()
         if has_runs and not vector:
-            proved = low is not None and low == highs[index] and rows is not None
+            proved = low is not None and low == highs[index] and nulls[index] == 0 and rows is not None
             runs = ((str(low), int(rows)),) if proved else _counted_runs(uri, path)
         found.append(ActiveFile(path, row["size_bytes"], units[index], rows, runs, vector))
     return tuple(found)
@@ -190,14 +174,14 @@ def _units(actions: pa.Table, partition_by: tuple[str, ...]) -> list[UnitValues]
     return [tuple(zip(partition_by, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def _bounds(actions: pa.Table, name: str) -> list[str | None]:
-    nothing: list[str | None] = [None] * actions.num_rows
-    if name not in actions.column_names:
-        return nothing
-    bounds = actions.column(name).combine_chunks()
-    if not pa.types.is_struct(bounds.type) or bounds.type.get_field_index(RUN_COLUMN) < 0:
-        return nothing
-    return [str(value) if value is not None else None for value in pc.struct_field(bounds, RUN_COLUMN).to_pylist()]
+def _run_statistics(actions: pa.Table, name: str) -> list[str | int | None]:
+    """One statistic of the run id column for each file, None where a file has none."""
+    statistics = actions.column(name).combine_chunks() if name in actions.column_names else None
+    known = statistics is not None and pa.types.is_struct(statistics.type)
+    if statistics is None or not known or statistics.type.get_field_index(RUN_COLUMN) < 0:
+        return [None] * actions.num_rows
+    found: list[str | int | None] = pc.struct_field(statistics, RUN_COLUMN).to_pylist()
+    return found
 
 
 def _counted_runs(uri: str, path: str) -> tuple[tuple[str, int], ...]:

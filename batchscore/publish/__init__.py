@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from batchscore.publish.cleanup import discard, fence
-from batchscore.publish.commit import commit
-from batchscore.publish.target import check_target, inspect
+from batchscore.publish.swap import commit
+from batchscore.publish.target import check_target, inspect, prepare
 
-__all__ = ["check_target", "commit", "discard", "fence", "inspect"]
+__all__ = ["check_target", "commit", "discard", "fence", "inspect", "prepare"]

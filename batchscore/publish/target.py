@@ -18,10 +18,12 @@ from batchscore.arrow.snapshot import (
     snapshot_of,
     unit_states,
 )
-from batchscore.contracts import OutputColumn, Schema, TargetState
-from batchscore.errors import InputError, SettingsError, nearest
+from batchscore.contracts import METADATA_FOLDER, OutputColumn, Schema, TargetState
+from batchscore.errors import InputError, SettingsError, UnavailableError, nearest
 from batchscore.publish.features import refusal
 from batchscore.schema import is_supported
+
+MARK = f"{METADATA_FOLDER}/table"
 
 
 def inspect(uri: str) -> TargetState:
@@ -42,6 +44,7 @@ def inspect(uri: str) -> TargetState:
     try:
         table = open_table(uri)
         if table is None:
+            _refuse_other_files(uri)
             return TargetState(uri)
         snapshot = snapshot_of(table)
     except InputError:
@@ -63,6 +66,44 @@ def inspect(uri: str) -> TargetState:
         units=units,
         manifests=manifests.heads(uri, runs),
     )
+
+
+def prepare(uri: str) -> None:
+    """Marks the output folder as batchscore's, before the first file is staged in it.
+
+    Without the mark, what a killed first run leaves could not be told from a Parquet folder of someone else,
+    and the next run would refuse the place.
+
+    Raises:
+        UnavailableError: the place cannot be written.
+    """
+    filesystem, root = open_filesystem(uri)
+    try:
+        filesystem.create_dir(f"{root}/{METADATA_FOLDER}", recursive=True)
+        with filesystem.open_output_stream(f"{root}/{MARK}") as stream:
+            stream.write(b"")
+    except OSError as error:
+        raise UnavailableError(
+            f"the output at {uri} cannot be written", found=error, hint="check the path, space and write permission"
+        ) from error
+
+
+def _refuse_other_files(uri: str) -> None:
+    """A folder with data but no log belongs to someone else, but for one that :func:`prepare` marked."""
+    filesystem, root = open_filesystem(uri)
+    kind = filesystem.get_file_info(root).type
+    if kind == pafs.FileType.NotFound:
+        return
+    if kind == pafs.FileType.File:
+        raise SettingsError("the output path is a file", found=uri, hint="name a folder that does not exist yet")
+    names = {entry.base_name for entry in filesystem.get_file_info(pafs.FileSelector(root))}
+    seen = sorted(name for name in names if not name.startswith("."))
+    if seen and METADATA_FOLDER not in names:
+        raise SettingsError(
+            "the output folder holds files but is no Delta table",
+            found=", ".join(seen[:5]),
+            hint="name an empty folder, or make it a Delta table first: CONVERT TO DELTA parquet.`...`",
+        )
 
 
 def _features_in_log(uri: str) -> tuple[str, ...]:

@@ -13,14 +13,15 @@ from batchscore.read.frame import dataframe
 from batchscore.read.parquet import check_plain_version, pin_parquet
 from batchscore.read.partitions import wanted_values
 from batchscore.read.storage import locate, looks_like_table_name
+from batchscore.read.units import only_units
 from batchscore.read.where import conjunction, parse_where, partition_predicate
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["dataframe", "parse_where", "pin", "restriction"]
+__all__ = ["dataframe", "only_units", "parse_where", "pin", "restriction"]
 
-Format = Literal["auto", "parquet", "delta"]
+Format = Literal["auto", "parquet", "delta", "catalog"]
 
 
 def pin(
@@ -46,7 +47,7 @@ def pin(
         SetupError: for a catalog name without ``spark``.
         UnavailableError: when the storage did not answer.
     """
-    if looks_like_table_name(path):
+    if format == "catalog" or looks_like_table_name(path):
         if spark is None:
             raise SetupError(
                 f"nothing is at {path}, and a table of that name needs Spark's catalog",

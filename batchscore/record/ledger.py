@@ -28,7 +28,7 @@ SUFFIX = "__runs"
 APPEND_ATTEMPTS = 10
 MAX_SMALL_FILES = 50  # each run adds a file of one row; more than these are merged
 
-_INTEGERS = {"table_version", "units_published", "units_live", "rows_read", "rows", "exit_code", "source_version"}
+_INTEGERS = {"table_version", "units_published", "units_live", "rows_read", "rows", "exit_code", "source_version", "peak_worker_bytes"}
 _FLOATS = {"seconds"}
 _LOG = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import samples
+
+from tests import samples
 
 pytestmark = [pytest.mark.spark, pytest.mark.cluster]
 
@@ -16,7 +17,7 @@ TESTS = Path(samples.__file__).parent
 DRIVER = """
 import dataclasses, json, os, sys
 from pathlib import Path
-import samples
+from tests import samples
 from pyspark import cloudpickle
 from batchscore import session
 from batchscore.errors import BatchscoreError
