@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from batchscore.contracts import VERSION as __version__
+
 if TYPE_CHECKING:
     from batchscore.udf import spark_udf
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "spark_udf"]
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+VERSION = "0.1.0"  # of batchscore; the build reads it from here
+
 # --- names that batchscore adds to a prediction table ------------------------------------------------------
 
 MODEL_COLUMN = "_model"
@@ -95,6 +97,24 @@ class Or:
 
 
 Predicate: TypeAlias = Compare | IsIn | IsNull | Not | And | Or
+
+
+def predicate_columns(predicate: Predicate | None) -> tuple[str, ...]:
+    """The columns that a predicate reads, sorted; a split's reader needs them among its columns.
+
+    >>> predicate_columns(And((IsNull("b"), Not(IsNull("a")))))
+    ('a', 'b')
+    """
+    match predicate:
+        case None:
+            return ()
+        case Compare(column) | IsIn(column) | IsNull(column):
+            return (column,)
+        case Not(operand):
+            return predicate_columns(operand)
+        case And(operands) | Or(operands):
+            return tuple(sorted({name for operand in operands for name in predicate_columns(operand)}))
+
 
 # --- models ------------------------------------------------------------------------------------------------
 
@@ -241,13 +261,19 @@ class Restriction:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A piece of one file that one task reads: whole row groups."""
+    """A piece of one file that one task reads: whole row groups.
+
+    ``size`` is its share of the file's bytes. ``file_size`` and ``stamp`` are the file's own, by which a reader
+    notices that it changed since it was pinned; -1 and '' check nothing.
+    """
 
     path: str
     rows: int
     row_groups: tuple[int, ...] | None  # None: all of them
     partition: UnitValues
     size: int
+    file_size: int = -1
+    stamp: str = ""
 
 
 # --- the target --------------------------------------------------------------------------------------------
@@ -451,8 +477,8 @@ class ScoringPlan:
 
     Attributes:
         units_known: False where the output is partitioned by a column that the input's layout does not tell:
-            units are then found while scoring, ``units`` lists none to score, and keys come from
-            ``source_key`` and the values.
+            units are then found while scoring, ``units`` is empty unless all of them are live, and keys come
+            from ``source_key`` and the values.
         route: who reads; ``route_reason`` says why where it is ``dataframe``.
         tasks: splits of each task on the splits route.
         settings_digest: digest of the settings that can change a score.
@@ -491,7 +517,7 @@ class ScoringPlan:
     @property
     def nothing_to_do(self) -> bool:
         """Whether all is published already."""
-        return self.units_known and not self.to_score
+        return not self.to_score and (self.units_known or bool(self.units))
 
 
 # --- results of the stages ---------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from batchscore import __version__, manifests, publish, read, record, runners, score, validate
+from batchscore import manifests, publish, read, record, runners, score, validate
 from batchscore.config import JobConfig, redacted
 from batchscore.contracts import (
+    VERSION,
     Manifest,
     ManifestUnit,
     Receipt,
@@ -47,9 +48,9 @@ def plan(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: N
     Raises:
         BatchscoreError: of the kind that says why a run is not possible.
     """
-    suite = validate.load_suite(config.validation.suite)
+    _check_suite_file(config)
     planned = make_plan(config, options, LazySpark(config, on_event))
-    validate.check_columns(suite, planned.task.columns)
+    _check_suite_columns(config, planned)
     return planned
 
 
@@ -62,11 +63,11 @@ def run(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: No
     Raises:
         BatchscoreError: of the kind that says why nothing was published.
     """
-    suite = validate.load_suite(config.validation.suite)
+    _check_suite_file(config)
     spark = LazySpark(config, on_event)
     on_event({"event": "stage", "stage": "plan", "text": f"{config.model.requested} on {config.input.path}"})
     planned = make_plan(config, options, spark)
-    validate.check_columns(suite, planned.task.columns)
+    _check_suite_columns(config, planned)
     for notice in planned.notices:
         on_event({"event": "notice", "text": notice})
     attempt = _Attempt(config, planned, spark, on_event)
@@ -137,17 +138,18 @@ class _Attempt:
 
 def _carry_out(attempt: _Attempt) -> RunRecord:
     planned = attempt.plan
-    publish.refuse_unwritable(planned.target.uri)
-    warming = validate.warm(attempt.config.validation.suite)
+    publish.prepare(planned.target.uri)
+    suite = attempt.config.validation.suite
+    if suite is not None:
+        validate.warm()  # its import takes seconds: beside scoring it costs none
     attempt.stage("score", f"run {planned.run_id}: {_amount(planned)}")
     staged = _score(attempt)
     try:
         attempt.rows_read, attempt.peak_worker_bytes = staged.rows_read, staged.peak_worker_bytes
         _refuse_bad_rows(staged)
-        warming.join()
         attempt.stage("validate", f"{staged.rows_staged:,} rows in {len(staged.files)} files")
         spark = attempt.spark if attempt.config.scoring.runner == "spark" else None
-        verdict = validate.judge(planned, staged, suite=attempt.config.validation.suite, spark=spark)
+        verdict = validate.judge(planned, staged, suite=suite, spark=spark)
         _refuse_failed(verdict)
         attempt.stage("publish", planned.target.uri)
         manifest = _manifest(attempt, staged, verdict)
@@ -160,6 +162,17 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
     if receipt.version < 0:
         return attempt.end("skipped", receipt=receipt, message="another run published the same content meanwhile")
     return attempt.end("published", receipt=receipt, message=f"published as version {receipt.version}")
+
+
+def _check_suite_file(config: JobConfig) -> None:
+    if config.validation.suite is not None:
+        validate.load_suite(config.validation.suite)
+
+
+def _check_suite_columns(config: JobConfig, planned: ScoringPlan) -> None:
+    if config.validation.suite is not None:
+        names = [column.name for column in planned.task.columns]
+        validate.check_columns(validate.load_suite(config.validation.suite), names)
 
 
 def _score(attempt: _Attempt) -> StagedOutput:
@@ -178,11 +191,13 @@ def _score(attempt: _Attempt) -> StagedOutput:
             }
         )
 
-    local = attempt.config.scoring.runner == "local"
-    runner = runners.LocalRunner() if local else runners.SparkRunner(attempt.spark())
-    if planned.route == "splits":
+    if attempt.config.scoring.runner == "local":
+        results = runners.LocalRunner().run_splits(score.run_splits_task, task, planned.tasks, on_result)
+    elif planned.route == "splits":
+        runner = runners.SparkRunner(attempt.spark())
         results = runner.run_splits(score.run_splits_task, task, planned.tasks, on_result)
     else:
+        runner = runners.SparkRunner(attempt.spark())
         names = [column.name for column in task.source_columns]
         frame = read.dataframe(attempt.spark(), planned.source, planned.restriction, names)
         frame = read.only_units(frame, [unit.values for unit in planned.to_score])
@@ -245,7 +260,7 @@ def _manifest(attempt: _Attempt, staged: StagedOutput, verdict: Verdict) -> Mani
         format_version=MANIFEST_FORMAT,
         run_id=planned.run_id,
         created_at=planned.created_at,
-        batchscore_version=__version__,
+        batchscore_version=VERSION,
         model_name=model.name,
         model_version=model.version,
         model_uri=model.uri,

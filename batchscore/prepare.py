@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from batchscore import engines, models, publish, read, session
 from batchscore.config import JobConfig
+from batchscore.config.settings import NULL_PARTITION
 from batchscore.contracts import PinnedModel, PinnedSource, Restriction, RunOptions, ScoringPlan
 from batchscore.errors import SettingsError
 from batchscore.plan import PlanInputs, make
@@ -126,14 +127,18 @@ def pin_source(config: JobConfig, spark: LazySpark) -> tuple[PinnedSource, Restr
         InputError: missing, empty or unreadable.
         SettingsError: a partition or predicate that does not fit the input.
     """
-    return read.pin(
+    partitions = {
+        name: tuple(None if value == NULL_PARTITION else value for value in values)
+        for name, values in config.input.partitions.items()
+    }
+    source = read.pin(
         config.input.path,
         format=config.input.format,
         version=str(config.input.version),
-        partitions=config.input.partitions,
-        where=config.input.where,
-        spark=spark,
+        restriction=Restriction(partitions=tuple(partitions.items())),
+        spark=spark if config.scoring.runner == "spark" else None,
     )
+    return source, read.restriction(partitions, config.input.where, source)
 
 
 def refuse_output_inside_input(output: str, source: PinnedSource) -> None:

@@ -41,6 +41,7 @@ _MASTER_FORMS = ("local[*]", "local[4]", "spark://host:7077", "yarn", "k8s://htt
 _NEEDED_MODULE = "jdk.incubator.vector"
 _INSTALL_JAVA = "install a full JDK 17 or 21 and point JAVA_HOME at it, then run `batchscore doctor`"
 _KEPT_LINES = 400
+DEFAULT_EXECUTORS = "2"  # YARN's and Kubernetes' own default
 
 
 # --- Java --------------------------------------------------------------------------------------------------
@@ -104,6 +105,22 @@ def is_local(master: str) -> bool:
     (True, False, False)
     """
     return master == "local" or master.startswith("local[")
+
+
+def cores(master: str, conf: Mapping[str, str]) -> int:
+    """Cores that tasks will have, as far as the settings tell; no session is started to find out.
+
+    >>> cores("local[3]", {}), cores("yarn", {"spark.executor.instances": "4", "spark.executor.cores": "2"})
+    (3, 8)
+    """
+    machine = os.cpu_count() or 1
+    if is_local(master):
+        threads = master.removeprefix("local").strip("[]").split(",")[0]
+        return int(threads) if threads.isdigit() else (1 if master == "local" else machine)
+    if "spark.cores.max" in conf:
+        return int(conf["spark.cores.max"])
+    executors = int(conf.get("spark.executor.instances", DEFAULT_EXECUTORS))
+    return executors * int(conf.get("spark.executor.cores", "1"))
 
 
 def session_conf(master: str, given: Mapping[str, str], *, delta_on_classpath: bool = False) -> dict[str, str]:

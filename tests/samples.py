@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -113,3 +114,33 @@ def count_batches(_: ScoringTask, batches: Iterator[pa.RecordBatch]) -> TaskResu
 def refuse_batches(_: ScoringTask, batches: Iterator[pa.RecordBatch]) -> TaskResult:
     next(batches)
     raise BadRowsError("3 rows cannot be cast", detail=["id=1"])
+
+
+def describe(task: ScoringTask, _group: Group, rows: int = 0) -> TaskResult:
+    """What a worker sees of its machine, as JSON in the place of a file's name."""
+    time.sleep(0.5)  # long enough that each executor gets a share
+    folder = Path(task.model.path)
+    files = {p.relative_to(folder).as_posix(): p.read_text("latin-1") for p in folder.rglob("*") if p.is_file()}
+    seen = {
+        "cwd": str(Path.cwd()),
+        "package": sys.modules["batchscore.errors"].__file__,
+        "path": sys.path,
+        "model": str(folder.resolve()),
+        "files": files,
+        "rows": rows,
+    }
+    return result(json.dumps(seen), rows)
+
+
+def describe_batches(task: ScoringTask, batches: Iterator[pa.RecordBatch]) -> TaskResult:
+    return describe(task, (), sum(batch.num_rows for batch in batches))
+
+
+def flaky(task: ScoringTask, _group: Group) -> TaskResult:
+    """Storage does not answer the first time."""
+    folder = Path(task.staging_uri)
+    first = not list(folder.glob("flaky-*"))
+    (folder / f"flaky-{time.monotonic_ns()}").touch()
+    if first:
+        raise UnavailableError("the bucket does not answer")
+    return result('"second"', 1)

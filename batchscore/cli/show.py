@@ -62,8 +62,10 @@ def _json_sequence(items: Sequence[object]) -> object:
 
 def _is_unit_value(item: object) -> TypeGuard[tuple[str, str | None]]:
     """Whether it is a partition column and its value."""
-    is_pair = isinstance(item, tuple) and len(item) == 2  # noqa: PLR2004  # a pair
-    return is_pair and isinstance(item[0], str) and (item[1] is None or isinstance(item[1], str))
+    if not isinstance(item, tuple) or len(item) != 2:  # noqa: PLR2004  # a pair
+        return False
+    column, value = item
+    return isinstance(column, str) and (value is None or isinstance(value, str))
 
 
 # --- plan --------------------------------------------------------------------------------------------------

@@ -119,7 +119,8 @@ def _read(path: Path) -> tuple[dict[str, object], dict[KeyPath, int]]:
         if node is None:
             return {}, {}
         if not isinstance(node, yaml.MappingNode):
-            raise SettingsError(f"{path} holds no settings", found=bounded(text, 80), hint="write `key: value` lines")
+            found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+            raise SettingsError(f"{path} holds no settings", found=found, hint="write `key: value` lines")
         lines = dict(_walk(node, ()))
         return loader.construct_document(node), lines
     except yaml.MarkedYAMLError as error:

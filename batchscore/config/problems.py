@@ -13,6 +13,7 @@ from batchscore.config.redaction import MASK, is_secret_name, redact
 from batchscore.config.settings import JobConfig
 from batchscore.errors import MAX_ITEMS, SettingsError, bounded, listed, nearest
 
+MAX_KEY_CHARS = 80
 _FLAGS = {"model.name": "--model", "input.path": "--input", "output.path": "--output"}
 
 
@@ -102,7 +103,7 @@ def _child(document: object, part: str | int) -> object:
 
 
 def _problem(path: tuple[str | int, ...], detail: ErrorDetails, origins: Origins) -> Problem:
-    key = ".".join(map(str, path))
+    key = bounded(".".join(map(str, path)), MAX_KEY_CHARS)
     where = origins.of(path)
     kind = detail["type"]
     if kind == "extra_forbidden":

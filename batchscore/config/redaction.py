@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode
 
 if TYPE_CHECKING:
     from batchscore.config.settings import JobConfig
@@ -44,18 +43,21 @@ def _redacted_uri(match: re.Match[str]) -> str:
     scheme, rest = match["scheme"], match["rest"]
     body, mark, query = rest.partition("?")
     authority, slash, path = body.partition("/")
+    _, colon, after = authority.partition(":")
+    if colon and not after.isdecimal() and "@" not in authority and "@" in path:
+        authority, slash, path = body, "", ""  # a password with a slash in it
     user, at, host = authority.rpartition("@")
     if at and (scheme.lower() not in _CONTAINER_SCHEMES or ":" in user):
         authority = f"{MASK}@{host}"
-    return f"{scheme}://{authority}{slash}{path}{mark}{_redacted_query(query) if mark else ''}"
+    shown = "&".join(_redacted_pair(pair) for pair in query.split("&")) if query else ""
+    return f"{scheme}://{authority}{slash}{path}{mark}{shown}"
 
 
-def _redacted_query(query: str) -> str:
-    pairs = parse_qsl(query, keep_blank_values=True)
-    if not pairs:
-        return MASK if query else ""
-    shown = [(name, value if name.lower() in _OPEN_QUERY_NAMES else MASK) for name, value in pairs]
-    return urlencode(shown, safe="*/:")
+def _redacted_pair(pair: str) -> str:
+    name, equals, _ = pair.partition("=")
+    if not equals:
+        return MASK
+    return pair if name.lower() in _OPEN_QUERY_NAMES else f"{name}={MASK}"
 
 
 def is_secret_name(name: str) -> bool:

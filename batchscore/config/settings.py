@@ -128,7 +128,8 @@ class ModelSettings(_Settings):
     )
     signature: SignatureSettings | None = Field(
         default=None,
-        description="Inputs and outputs of a model that was logged without a signature; null: the model's own.",
+        description="For a model that was logged without a signature: {inputs: {column: type}, outputs: {name: type}}, "
+        "both in the model's order; null: the model's own.",
     )
     params: dict[str, JsonValue] = Field(
         default={}, description="Inference parameters that the model's signature declares, by name."

@@ -77,12 +77,12 @@ def run_demo(directory: Path, rows: int, runner: str, on_event: OnEvent) -> Demo
         SettingsError: the folder holds data that the demo did not make.
         BatchscoreError: what the run raises.
     """
-    from batchscore import pipeline  # noqa: PLC0415  # heavy, and not for making data alone
-
     directory.mkdir(parents=True, exist_ok=True)
     # The settings have paths relative to the folder, as for someone who works in it.
     with contextlib.chdir(directory):
         config = _prepare(rows, runner, on_event)
+        from batchscore import pipeline  # noqa: PLC0415  # heavy, and not needed to make data
+
         record = pipeline.run(config, RunOptions(), on_event)
     return DemoOutcome(
         directory=str(directory.resolve()),

@@ -126,7 +126,7 @@ def _from_folder(reference: Reference, incoming: Path) -> tuple[Location, Path]:
     notices: tuple[str, ...] = ()
     if reference.shadows_registry:
         notices = (f"{reference.name} is taken as a folder; write models:/{reference.name} for the registry",)
-    return Location(source.name, "", str(source), "", notices), folder
+    return Location(source.name, "", str(source), "", str(source), notices), folder
 
 
 def _from_registry(
@@ -134,7 +134,7 @@ def _from_registry(
 ) -> tuple[Location, Path]:
     client = registry.connect(tracking_uri, registry_uri)
     location = registry.locate(client, registry_uri or tracking_uri, reference)
-    folder = registry.download(location, incoming, tracking_uri, registry_uri)
+    folder = registry.download(location, incoming, tracking_uri)
     if not folder.is_dir():
         raise ModelError(f"the files of {location.uri} are not where the registry says", found=folder.name)
     return location, folder

@@ -59,7 +59,8 @@ def _fits(value: object, kind: str) -> bool:
     if element is not None:
         return isinstance(value, list | tuple) and all(_fits(item, element) for item in value)
     # Objects and what later MLflow versions add: MLflow checks them itself.
-    return _CHECKS.get(kind, lambda _: True)(value)
+    check = _CHECKS.get(kind)
+    return check is None or check(value)
 
 
 def _is_whole(value: object, limit: int) -> bool:

@@ -34,6 +34,7 @@ BOUNDED = {
 }
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 PAGE_VERSIONS = 1_000
+PAGE_MODELS = 50
 MAX_VERSIONS_LISTED = 10_000
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 FORBIDDEN = ("PERMISSION_DENIED", "UNAUTHENTICATED")
@@ -43,12 +44,13 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a model's files are: what PinnedModel takes over from the registry."""
+    """Where a model's files are; ``files`` is the artifact URI, the others are what PinnedModel takes over."""
 
     name: str
     version: str
     uri: str
     run_id: str
+    files: str
     notices: tuple[str, ...] = ()
 
 
@@ -93,7 +95,7 @@ def redacted(text: object) -> str:
 def unreachable(uri: str, reason: object) -> UnavailableError:
     """The error for a registry that does not answer."""
     return UnavailableError(
-        f"the model registry is not reachable: {redacted(uri)}",
+        f"the model registry or its files are not reachable: {redacted(uri)}",
         found=redacted(reason),
         hint="check registry.tracking_uri in the settings, and that the server is up; then run again",
     )
@@ -159,11 +161,16 @@ def locate(client: MlflowClient, uri: str, reference: Reference) -> Location:
         ModelError: no such model, version, alias or stage.
         UnavailableError: the registry at ``uri`` does not answer.
     """
-    if reference.kind == "logged":
-        return Location(reference.name, "", f"models:/{reference.value}", "")
-    if reference.kind == "run":
-        return Location(reference.name, "", f"runs:/{reference.value}", reference.value.split("/")[0])
     with reach(uri):
+        if reference.kind == "logged":
+            model = client.get_logged_model(reference.value)
+            source = str(model.source_run_id or "")
+            return Location(str(model.name), "", f"models:/{reference.value}", source, str(model.artifact_location))
+        if reference.kind == "run":
+            run_id = reference.value.split("/")[0]
+            return Location(
+                reference.name, "", f"runs:/{reference.value}", run_id, _files(client, f"runs:/{reference.value}")
+            )
         model = _registered_model(client, reference.name)
         found, notices = _version(client, model, reference)
         return Location(
@@ -171,11 +178,34 @@ def locate(client: MlflowClient, uri: str, reference: Reference) -> Location:
             version=str(found.version),
             uri=f"models:/{model.name}/{found.version}",
             run_id=str(found.run_id or ""),
+            files=_files(client, client.get_model_version_download_uri(model.name, found.version)),
             notices=notices,
         )
 
 
-def download(location: Location, target: Path, tracking_uri: str, registry_uri: str | None) -> Path:
+def _files(client: MlflowClient, uri: str) -> str:
+    """The storage URI behind a ``models:/m-…`` or ``runs:/…`` URI.
+
+    MLflow resolves these against its global tracking URI whatever it is given, and makes a ``mlflow.db`` in the
+    working directory where there is none; so they are resolved here.
+    """
+    scheme, _, rest = uri.partition(":/")
+    if scheme == "models":
+        return str(client.get_logged_model(rest).artifact_location)
+    if scheme != "runs":
+        return uri
+    run_id, _, path = rest.partition("/")
+    run = client.get_run(run_id)
+    logged = client.search_logged_models(
+        experiment_ids=[run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'", max_results=PAGE_MODELS
+    )
+    for model in logged:  # newest first; MLflow, too, prefers a logged model to a run's file of the same name
+        if model.name == path:
+            return str(model.artifact_location)
+    return f"{run.info.artifact_uri}/{path}"
+
+
+def download(location: Location, target: Path, tracking_uri: str) -> Path:
     """Fetches the model's files below ``target`` and returns their folder.
 
     Raises:
@@ -184,12 +214,9 @@ def download(location: Location, target: Path, tracking_uri: str, registry_uri: 
     """
     import mlflow.artifacts  # noqa: PLC0415  # 4 s to import
 
-    with reach(registry_uri or tracking_uri):
+    with reach(location.files):
         found = mlflow.artifacts.download_artifacts(
-            artifact_uri=location.uri,
-            dst_path=str(target),
-            tracking_uri=tracking_uri,
-            registry_uri=registry_uri or tracking_uri,
+            artifact_uri=location.files, dst_path=str(target), tracking_uri=tracking_uri
         )
     return Path(found)
 

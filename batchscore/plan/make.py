@@ -81,9 +81,10 @@ def make(inputs: PlanInputs) -> ScoringPlan:
     known = set(partition_by) <= set(inputs.source.partition_columns)
     units = _known_units(inputs, partition_by, digest) if known else _units_by_source(inputs, key)
     units = _whole_table_if_replacing(inputs, units)
-    files = _files_to_score(inputs.source.files, units, partition_by) if known else inputs.source.files
     route, reason = _route(inputs)
-    to_score = [unit for unit in units if unit.action == "score"]
+    files = inputs.source.files if not known else _files_to_score(inputs.source.files, units, partition_by)
+    if units and all(unit.action != "score" for unit in units):
+        files = ()
     plan = ScoringPlan(
         run_id=inputs.run_id,
         created_at=inputs.created_at,
@@ -100,7 +101,7 @@ def make(inputs: PlanInputs) -> ScoringPlan:
         task=task,
         settings_digest=digest,
         source_key=key,
-        expected_rows=_rows(files) if known or not to_score else _rows(inputs.source.files),
+        expected_rows=_rows(files) if _counts_are_exact(inputs) else -1,
         keys_unique=bool(task.keys),
         evolve_schema=inputs.evolve_schema,
         force=inputs.force,
@@ -279,6 +280,10 @@ def _files_to_score(
 
 def _rows(files: list[SourceFile] | tuple[SourceFile, ...]) -> int:
     return -1 if any(file.rows < 0 for file in files) else sum(file.rows for file in files)
+
+
+def _counts_are_exact(inputs: PlanInputs) -> bool:
+    return bool(inputs.source.files) and inputs.restriction.where is None and inputs.restriction.predicate is None
 
 
 def _run_of(state: UnitState) -> str:

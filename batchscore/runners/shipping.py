@@ -12,7 +12,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchscore.contracts import ScoringTask
+from batchscore.contracts import ModelFiles, ScoringTask
 
 if TYPE_CHECKING:
     from pyspark import SparkContext
@@ -88,8 +88,13 @@ def _zip_folder(folder: Path, target: Path) -> None:
 
 def with_shipped_model(task: ScoringTask, archive: str | None) -> ScoringTask:
     """The task as an executor sees it; the engine checks the digest of what it finds there."""
+    return dataclasses.replace(task, model=with_shipped_files(task.model, archive))
+
+
+def with_shipped_files(model: ModelFiles, archive: str | None) -> ModelFiles:
+    """The model's files where an executor finds them; ``archive`` is None where it shares the driver's disk."""
     if archive is None:
-        return task
+        return model
     from pyspark import SparkFiles  # noqa: PLC0415  # runs in an executor
 
-    return dataclasses.replace(task, model=dataclasses.replace(task.model, path=SparkFiles.get(archive)))
+    return dataclasses.replace(model, path=SparkFiles.get(archive))

@@ -244,5 +244,6 @@ def _bare_message(error: Exception) -> str:
 
 def _cause(text: str) -> str:
     """The most telling lines of a message: Spark puts the cause behind 'most recent failure'."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not re.match(r"\s*(at|File) ", line)]
+    cause = re.sub(r"^.*?most recent failure: Lost task .*?\): ", "", text, count=1, flags=re.DOTALL)
+    lines = [line.strip() for line in cause.splitlines() if line.strip() and not re.match(r"\s*(at|File) ", line)]
     return bounded(" ".join(lines[:3]), 400)

@@ -47,7 +47,8 @@ def score_batch(batch: pa.RecordBatch, task: ScoringTask, engine: Scorer) -> Sco
     """
     rows = _normalized_batch(batch, task.source_columns)
     inputs, bad = _model_inputs(rows, task.bindings, task.model.inputs)
-    bad_count, samples = 0, ()
+    bad_count = 0
+    samples: tuple[BadRow, ...] = ()
     if bad:
         mask = _any_bad(bad)
         bad_count = pc.sum(mask).as_py() or 0

@@ -67,7 +67,7 @@ def _ordered(value: _Bound) -> tuple[bytes | _Bound, _Bound]:
 
 
 def _is_ordered(kind: pa.DataType) -> bool:
-    return (
+    return bool(
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)
         or pa.types.is_string(kind)

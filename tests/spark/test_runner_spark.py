@@ -5,12 +5,12 @@ import time
 from pathlib import Path
 
 import pytest
-import samples
 
 from batchscore.contracts import ScoringTask, TaskResult
 from batchscore.errors import BadRowsError, BatchscoreError, InputError, UnavailableError
 from batchscore.runners import SparkRunner
 from batchscore.runners.spark import spark_error
+from tests import samples
 
 pytestmark = pytest.mark.spark
 

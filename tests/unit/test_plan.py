@@ -158,7 +158,7 @@ def test_the_local_runner_says_why_it_cannot_read_a_view():
     "changes",
     [
         {"config": values.config(output={"carry": ["amount"]})},
-        {"config": values.config(output={"keys": ["id", "ds"]})},
+        {"config": values.config(output={"keys": ["id", "amount"]})},
         {"config": values.config(scoring={"engine": "pyfunc"})},
         {"restriction": Restriction(where="amount > 1")},
         {"model": values.model(digest="e" * 64)},

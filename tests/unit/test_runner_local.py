@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-import samples
 
 from batchscore.contracts import TaskResult
 from batchscore.errors import BadRowsError, BatchscoreError, SettingsError, UnavailableError
 from batchscore.runners import LocalRunner, runner_class
+from tests import samples
 
 TESTS = Path(samples.__file__).parent
 
@@ -95,7 +95,7 @@ def test_an_error_of_on_result_leaves_no_process(tmp_path):
 DRIVER = """
 import sys
 sys.path.insert(0, {tests!r})
-import samples
+from tests import samples
 from batchscore.runners import LocalRunner
 task = samples.scoring_task(staging={staging!r})
 if __name__ == "__main__":

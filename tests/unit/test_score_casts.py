@@ -6,7 +6,6 @@ import datetime as dt
 import decimal
 import math
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -59,6 +58,11 @@ def test_a_decimal_becomes_the_nearest_double(values):
 def test_a_short_decimal_becomes_the_nearest_double(values):
     column = cast(pa.array(values, pa.decimal128(15, 6)), "decimal(15,6)", "double")
     assert column.values.to_pylist() == [float(value) for value in values]
+
+
+def test_a_sliced_decimal_with_nulls_keeps_its_rows():
+    values = pa.array([decimal.Decimal("1.5"), None, decimal.Decimal("-2.25")], pa.decimal128(10, 2)).slice(1)
+    assert cast(values, "decimal(10,2)", "double").values.to_pylist() == [None, -2.25]
 
 
 def test_a_whole_decimal_beyond_long_makes_its_row_bad():
@@ -142,5 +146,6 @@ def test_lossy_casts_are_refused_before_scoring(source, model):
 def test_every_allowed_cast_gives_the_models_type(source, model):
     if cast_rule(source, model) is None:
         return
-    values = pa.array(np.array([1, 2, 3])).cast(to_arrow(source))
+    numbers = [decimal.Decimal(number) for number in (1, 2, 3)] if source.startswith("decimal") else [1, 2, 3]
+    values = pa.array(numbers, to_arrow(source))
     assert cast(values, source, model).values.type == to_arrow(model)

@@ -1,0 +1,98 @@
+# Everything a person or CI does here. `make help` lists it. A machine needs make, Python 3.11 and Java 17.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3.11
+UV_VERSION := 0.13.9
+UV := .tools/bin/uv
+BIN := .venv/bin
+READY := .venv/.ready
+DEMO_FLAGS ?=
+
+# The environments of this Makefile are its own, whatever is active in the shell.
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
+
+.PHONY: help
+help: ## list the tasks
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(UV):
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not on PATH: install Python 3.11, or name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv .tools
+	.tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(READY): requirements.lock pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) .venv
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+.PHONY: setup
+setup: $(READY) ## make .venv from the lock (the others do it by themselves)
+
+.PHONY: demo
+demo: $(READY) ## make data, train and register a model, and run the job in ./demo
+	$(BIN)/batchscore demo $(DEMO_FLAGS)
+
+.PHONY: test
+test: $(READY) ## all tests: unit, spark, end to end
+	$(BIN)/python -m pytest -q
+
+.PHONY: test-unit
+test-unit: $(READY) ## unit tests and doctests: no Java
+	$(BIN)/python -m pytest -q tests/unit batchscore
+
+.PHONY: test-spark
+test-spark: $(READY) ## tests that share a Spark session
+	$(BIN)/python -m pytest -q tests/spark
+
+.PHONY: test-e2e
+test-e2e: $(READY) ## the commands as a user runs them
+	$(BIN)/python -m pytest -q tests/e2e
+
+.PHONY: lint
+lint: $(READY) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: types
+types: $(READY) ## mypy, strict
+	$(BIN)/mypy
+
+.PHONY: layers
+layers: $(READY) ## import-linter: who may import whom
+	$(BIN)/lint-imports
+
+.PHONY: bench
+bench: $(READY) ## the figures: speed against spark_udf, memory, start-up times
+	$(BIN)/python -m pytest -q benchmarks --benchmark-enable --override-ini addopts="--strict-markers --strict-config"
+
+.PHONY: wheel-test
+wheel-test: $(READY) ## build the wheel, install it into an empty environment, run the demo there
+	@set -euo pipefail; \
+	place=$$(mktemp -d); trap 'rm -rf "$$place"' EXIT; lock=$$PWD/requirements.lock; uv=$$PWD/$(UV); \
+	"$$uv" build --quiet --wheel --python $(BIN)/python --out-dir "$$place/dist" .; \
+	"$$uv" venv --quiet --no-python-downloads --python $(PYTHON) "$$place/venv"; \
+	"$$uv" pip install --quiet --python "$$place/venv/bin/python" --constraints "$$lock" "$$place"/dist/*.whl; \
+	cd "$$place"; \
+	venv/bin/batchscore --version; \
+	venv/bin/batchscore demo --runner local --rows 20000 --dir demo; \
+	cd demo; \
+	../venv/bin/batchscore run --runner local --model fraud_detection/Production
+
+.PHONY: ci
+ci: ## what CI runs
+	.ci/run
+
+.PHONY: lock
+lock: | $(UV) ## pin all dependencies again, with hashes
+	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  pyproject.toml --group dev --output-file requirements.lock
+
+.PHONY: clean
+clean: ## remove what the other tasks made
+	rm -rf .venv .venv-* .tools dist build demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,204 @@
+"""Reads one split: row groups of one file as record batches of the pinned types, in bounded memory.
+
+Only a window of each column chunk is held beside the batch, so memory grows neither with the file nor with a
+row group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.footers import Footer, footer_of, unreadable
+from batchscore.arrow.predicate import expression
+from batchscore.arrow.types import arrow_schema, from_arrow, to_arrow
+from batchscore.contracts import Column, Predicate, Schema, Split
+from batchscore.errors import InputError, UnavailableError
+from batchscore.schema import INTEGERS, decimal_parts, is_decimal, widened
+
+# Window of one column chunk. Each window of a remote file is a request, so it is larger there.
+LOCAL_WINDOW_BYTES = 1 << 20
+REMOTE_WINDOW_BYTES = 8 << 20
+_DIGITS = {"byte": 3, "short": 5, "integer": 10, "long": 19}
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where each output column comes from: a column of the file, or a constant (partition value or null)."""
+
+    schema: pa.Schema
+    file_names: tuple[str | None, ...]
+    constants: tuple[pa.Scalar | None, ...]
+    read: tuple[str, ...]
+
+    def conform(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch with the output's columns and types."""
+        arrays = []
+        for field, name, constant in zip(self.schema, self.file_names, self.constants, strict=True):
+            if name is None:
+                arrays.append(pa.repeat(constant, batch.num_rows))
+            else:
+                arrays.append(_conformed(batch.column(name), field))
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+
+def read_split(
+    split: Split, source_uri: str, columns: Schema, predicate: Predicate | None, batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """The split's rows as batches of at most ``batch_rows`` rows, empty ones left out.
+
+    Args:
+        split: a file and its row groups; ``file_size`` and ``stamp`` are compared with the file.
+        source_uri: root of the source; selects the file system.
+        columns: what a batch holds, in this order, with the pinned types. A column that the file lacks is null,
+            a partition column has the split's value.
+        predicate: rows to keep, or None; its columns must be among ``columns``.
+        batch_rows: rows of a batch before the predicate.
+
+    Raises:
+        InputError: naming the file, when it is missing, damaged, changed since it was pinned, or holds a value
+            that the pinned type does not.
+        UnavailableError: when the storage did not answer.
+        ValueError: when the predicate reads a column that is not among ``columns``.
+    """
+    filesystem, _ = open_filesystem(source_uri)
+    keep = None if predicate is None else expression(predicate, columns)
+    try:
+        for batch in _batches(filesystem, split, columns, batch_rows):
+            kept = batch if keep is None else batch.filter(keep)
+            if kept.num_rows:
+                yield kept
+    except (OSError, pa.ArrowException) as error:
+        raise _failed(split.path, error) from error
+
+
+def _failed(path: str, error: Exception) -> InputError | UnavailableError:
+    if isinstance(error, pa.ArrowInvalid) and "would lose data" in str(error):
+        return InputError(
+            f"{path} holds a value finer or larger than its column's type",
+            found=str(error),
+            hint="times are read in microseconds: store them so, or leave the column unread",
+        )
+    return unreadable(path, error)
+
+
+def _batches(filesystem: pafs.FileSystem, split: Split, columns: Schema, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    window = LOCAL_WINDOW_BYTES if isinstance(filesystem, pafs.LocalFileSystem) else REMOTE_WINDOW_BYTES
+    with filesystem.open_input_file(split.path) as opened:
+        footer = footer_of(opened, split.path)
+        _check_unchanged(split, footer)
+        layout = _layout(split, footer, columns)
+        groups = range(footer.metadata.num_row_groups) if split.row_groups is None else split.row_groups
+        if not layout.read:
+            yield from _without_reading(sum(footer.row_groups[index] for index in groups), layout, batch_rows)
+            return
+        file = pq.ParquetFile(
+            opened, metadata=footer.metadata, buffer_size=window, pre_buffer=False, coerce_int96_timestamp_unit="us"
+        )
+        for batch in file.iter_batches(
+            batch_size=batch_rows, row_groups=list(groups), columns=list(layout.read), use_threads=False
+        ):
+            yield layout.conform(batch)
+
+
+def _without_reading(rows: int, layout: _Layout, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """Rows of which no column is in the file: constants alone, or no column at all."""
+    for start in range(0, rows, batch_rows):
+        count = min(batch_rows, rows - start)
+        counter = pa.RecordBatch.from_arrays([pa.nulls(count)], names=["rows"])
+        yield layout.conform(counter) if layout.schema.names else counter.select([])
+
+
+def _check_unchanged(split: Split, footer: Footer) -> None:
+    """A file's size and footer must be those that were pinned; the modification time alone may differ.
+
+    Raises:
+        InputError: naming the file.
+    """
+    digest = split.stamp.rpartition(":")[2]
+    rows = sum(footer.row_groups)
+    if split.file_size not in {-1, footer.size}:
+        found = f"{footer.size} bytes instead of {split.file_size}"
+    elif digest and digest != footer.digest:
+        found = "another footer"
+    elif split.row_groups is None and split.rows not in {-1, rows}:
+        found = f"{rows} rows instead of {split.rows}"
+    else:
+        return
+    raise InputError(
+        f"{split.path} changed after planning", found=found, hint="wait until its writer is done, then run again"
+    )
+
+
+def _layout(split: Split, footer: Footer, columns: Schema) -> _Layout:
+    partition = dict(split.partition)
+    names: list[str | None] = []
+    constants: list[pa.Scalar | None] = []
+    for column in columns:
+        name = None if column.name in partition else _file_name(column.name, footer.schema.names)
+        if name is not None:
+            _check_type(split.path, column, footer.schema.field(name).type)
+        names.append(name)
+        constants.append(None if name is not None else constant(partition.get(column.name), column.type))
+    read = tuple(name for name in names if name is not None)
+    return _Layout(arrow_schema(columns), tuple(names), tuple(constants), read)
+
+
+def _file_name(name: str, known: Sequence[str]) -> str | None:
+    """The file's spelling of a column: exact, else the only one that differs in case, as Spark resolves it."""
+    if name in known:
+        return name
+    folded = [other for other in known if other.casefold() == name.casefold()]
+    return folded[0] if len(folded) == 1 else None
+
+
+def _check_type(path: str, column: Column, arrow: pa.DataType) -> None:
+    found = from_arrow(arrow)
+    if not reads_as(found, column.type):
+        raise InputError(
+            f"column {column.name} of {path} does not fit the table",
+            found=found,
+            allowed=(column.type,),
+            hint="write the file again with the table's types",
+        )
+
+
+def reads_as(found: str, pinned: str) -> bool:
+    """Whether a file's column type is the pinned one or widens to it without loss.
+
+    >>> reads_as("integer", "long"), reads_as("integer", "decimal(12,2)"), reads_as("long", "integer")
+    (True, True, False)
+    """
+    if found in INTEGERS and is_decimal(pinned):
+        precision, scale = decimal_parts(pinned)
+        return precision - scale >= _DIGITS[found]
+    return widened(found, pinned) == pinned
+
+
+def constant(value: str | None, kind: str) -> pa.Scalar:
+    """A partition value, a canonical string, as a scalar of a column's type.
+
+    >>> constant("2026-11-21", "date").as_py()
+    datetime.date(2026, 11, 21)
+
+    Raises:
+        pa.ArrowInvalid: when the text is no value of the type.
+    """
+    target = to_arrow(kind)
+    if value is None:
+        return pa.scalar(None, target)
+    if kind == "timestamp":  # canonical without a zone, in UTC
+        return pa.scalar(pc.assume_timezone(pa.scalar(value).cast(pa.timestamp("us")), "UTC").as_py(), target)
+    return pa.scalar(value).cast(target)
+
+
+def _conformed(array: pa.Array, field: pa.Field) -> pa.Array:
+    if isinstance(array, pa.DictionaryArray):
+        array = array.dictionary_decode()
+    return array if array.type == field.type else array.cast(field.type)

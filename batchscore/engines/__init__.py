@@ -1,0 +1,68 @@
+"""The engines by name, and which of them serves a model. One file an engine; see :mod:`batchscore.engines.base`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import cast
+
+from batchscore.contracts import PinnedModel
+from batchscore.engines.base import Engine, EngineModule
+from batchscore.errors import ModelError, SettingsError, nearest
+
+__all__ = ["AUTO", "ENGINES", "Engine", "choose", "engine_module", "supports"]
+
+AUTO = "auto"
+
+# Name -> module; `auto` tries them in this order, the registered model's own way last.
+ENGINES: dict[str, str] = {
+    "onnx": "batchscore.engines.onnx",
+    "pyfunc": "batchscore.engines.pyfunc",
+}
+
+
+def engine_module(name: str) -> EngineModule:
+    """The module of an engine.
+
+    Raises:
+        SettingsError: there is no engine of this name.
+    """
+    if name not in ENGINES:
+        allowed = (AUTO, *ENGINES)
+        raise SettingsError(f"unknown engine {name}", near=nearest(name, allowed), allowed=allowed)
+    return cast(EngineModule, importlib.import_module(ENGINES[name]))
+
+
+def supports(engine: str, model: PinnedModel) -> str | None:
+    """Why ``engine`` cannot serve ``model``, or None where it can.
+
+    Raises:
+        SettingsError: there is no engine of this name.
+    """
+    columns = [(item.name, item.type) for item in model.inputs] + [(item.name, item.type) for item in model.outputs]
+    for name, kind in columns:
+        if kind.startswith("unsupported"):
+            return f"{name or 'an unnamed column'} of the signature has a type that no engine takes: {kind}"
+    return engine_module(engine).supports(model)
+
+
+def choose(asked: str, model: PinnedModel) -> str:
+    """The engine to use: the one asked for, or for ``auto`` the first that can serve the model.
+
+    Raises:
+        SettingsError: there is no engine of this name.
+        ModelError: the engine cannot serve the model.
+    """
+    candidates = tuple(ENGINES) if asked == AUTO else (asked,)
+    reasons = {}
+    for name in candidates:
+        reason = supports(name, model)
+        if reason is None:
+            return name
+        reasons[name] = reason
+    raise ModelError(
+        f"no engine can serve model {model.name}"
+        if asked == AUTO
+        else f"engine {asked} cannot serve model {model.name}",
+        detail=[f"{name}: {reason}" for name, reason in reasons.items()],
+        hint=None if asked == AUTO else "set scoring.engine to auto",
+    )

@@ -1,0 +1,69 @@
+"""Loaded models of this process: verified, then loaded once."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+from batchscore.contracts import ModelFiles
+from batchscore.engines import engine_module
+from batchscore.engines.base import Engine
+from batchscore.errors import BatchscoreError, ModelError
+from batchscore.models.digest import BYTECODE_FOLDER, digest_folder
+
+_LOADED: dict[tuple[str, str, int, str], Engine] = {}
+_LOADING = threading.Lock()
+
+
+def loaded(name: str, files: ModelFiles, threads: int) -> Engine:
+    """The engine ``name`` with the model loaded; once per process for the same digest, threads and declarations.
+
+    The files are compared with their digest before anything of them is loaded, because a model file is code.
+
+    Args:
+        name: a key of :data:`batchscore.engines.ENGINES`.
+        files: the model's files on this machine.
+        threads: threads that the engine may use.
+
+    Raises:
+        ModelError: the files are not those that were resolved, or the model cannot be loaded.
+        SettingsError: there is no engine of this name.
+    """
+    key = (name, files.digest, threads, repr((files.inputs, files.outputs, files.params)))
+    engine = _LOADED.get(key)
+    if engine is not None:
+        return engine
+    with _LOADING:  # a second thread waits and finds the model loaded
+        if key not in _LOADED:
+            _LOADED[key] = _load(name, files, threads)
+        return _LOADED[key]
+
+
+def _load(name: str, files: ModelFiles, threads: int) -> Engine:
+    module = engine_module(name)
+    _verify(files)
+    try:
+        return module.load(files, threads)
+    except BatchscoreError:
+        raise
+    except Exception as error:  # a model file is code: it may raise anything
+        raise ModelError(
+            f"model {files.name} {files.version} cannot be loaded by engine {name}".replace("  ", " "),
+            found=f"{type(error).__name__}: {error}",
+            hint="compare the model's requirements.txt with this environment: batchscore check does",
+        ) from error
+
+
+def _verify(files: ModelFiles) -> None:
+    found = digest_folder(files.path)
+    if found != files.digest:
+        raise ModelError(
+            f"the files of model {files.name} {files.version} are not those that were resolved",
+            found=f"digest {found}",
+            allowed=(f"digest {files.digest}",),
+            hint="they were changed or damaged after the run was planned: run again",
+        )
+    # Byte code does not count in the digest, so none that was there before may be run.
+    for folder in Path(files.path).rglob(BYTECODE_FOLDER):
+        shutil.rmtree(folder)

@@ -1,0 +1,107 @@
+"""The unit of work: its key, and whether the table already holds it.
+
+A unit is a partition of the output (the whole table when there are none). Its key is a digest of all that can
+change its scores; it is live when the table's own files and the manifests of the runs that wrote them say so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from batchscore.contracts import ManifestHead, ManifestUnit, Mode, SourceFile, UnitState, UnitValues
+
+# Manifests whose units are kept indexed: a table is seldom live by more runs than this at a time.
+INDEXED_MANIFESTS = 256
+
+
+def _digest(facts: object) -> str:
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def unit_key(model_digest: str, files: Iterable[SourceFile], settings_digest: str, values: UnitValues) -> str:
+    """The key of a unit whose input files are known; their order does not matter.
+
+    Args:
+        model_digest: digest of the model's files.
+        files: the unit's input files: path, size and stamp count.
+        settings_digest: digest of the settings that can change a score.
+        values: the unit's partition values.
+
+    Returns:
+        SHA-256, hex.
+
+    >>> unit_key("m", [], "s", ()) == unit_key("m", [], "s", (("ds", "2026-01-01"),))
+    False
+    """
+    listing = sorted([file.path, file.size, file.stamp] for file in files)
+    return _digest({"model": model_digest, "settings": settings_digest, "values": values, "files": listing})
+
+
+def source_key(model_digest: str, snapshot: str, settings_digest: str) -> str:
+    """The key of the whole input under a model and settings: SHA-256, hex."""
+    return _digest({"model": model_digest, "settings": settings_digest, "snapshot": snapshot})
+
+
+def derived_unit_key(source: str, values: UnitValues) -> str:
+    """The key of a unit that is found only while scoring, from :func:`source_key` and its values."""
+    return _digest({"source": source, "values": values})
+
+
+def is_live(
+    unit_state: UnitState,
+    key: str,
+    values: UnitValues,
+    manifests: Mapping[str, ManifestHead],
+    mode: Mode,
+) -> bool:
+    """Whether the table already holds this unit under this key.
+
+    The unit's active files all carry one run id, their rows add up to what that run's manifest states for the
+    unit, and that manifest holds this key. Under ``append`` other runs' files may lie beside them: one run's
+    rows are enough.
+
+    Args:
+        unit_state: what the unit's active files say.
+        key: the key that the unit would be scored under now.
+        values: the unit's partition values.
+        manifests: heads of the manifests of the runs that ``unit_state`` mentions; a missing one proves nothing.
+        mode: the output mode.
+    """
+    if mode == "append":
+        return any(_holds(manifests, run, rows, key, values) for run, rows in unit_state.runs)
+    if unit_state.foreign_files or len(unit_state.runs) != 1:
+        return False
+    run, rows = unit_state.runs[0]
+    return _holds(manifests, run, rows, key, values)
+
+
+def _holds(manifests: Mapping[str, ManifestHead], run: str, rows: int, key: str, values: UnitValues) -> bool:
+    head = manifests.get(run)
+    if head is None:
+        return False
+    unit = _indexed(_Units(head.units)).get(values)
+    return unit is not None and unit.key == key and unit.rows == rows
+
+
+class _Units:
+    """A manifest's units, hashed by identity: hashing 10,000 of them at each look would be quadratic."""
+
+    __slots__ = ("units",)
+
+    def __init__(self, units: tuple[ManifestUnit, ...]) -> None:
+        self.units = units
+
+    def __hash__(self) -> int:
+        return id(self.units)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Units) and self.units is other.units
+
+
+@lru_cache(maxsize=INDEXED_MANIFESTS)
+def _indexed(units: _Units) -> dict[UnitValues, ManifestUnit]:
+    return {unit.values: unit for unit in units.units}

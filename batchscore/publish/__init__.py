@@ -1,0 +1,9 @@
+"""The one commit by which predictions become visible, and what guards it."""
+
+from __future__ import annotations
+
+from batchscore.publish.cleanup import discard, fence
+from batchscore.publish.swap import commit
+from batchscore.publish.target import check_target, inspect, prepare
+
+__all__ = ["check_target", "commit", "discard", "fence", "inspect", "prepare"]

@@ -1,0 +1,148 @@
+"""Taking a run over and removing what it left: fence first, then delete."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
+from deltalake.exceptions import DeltaError
+
+from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.snapshot import LOG_FOLDER, open_table
+from batchscore.contracts import METADATA_FOLDER, StagedFile
+from batchscore.errors import UnavailableError
+
+# Ids of transactions that fence a run. delta-rs keeps them through RESTORE and DELETE.
+FENCE_PREFIX = "batchscore.fence/"
+FENCE_FOLDER = f"{METADATA_FOLDER}/fences"
+FENCE_ATTEMPTS = 25
+# Clocks of the machine that wrote a file and of the one that wrote a commit may differ by as much.
+CLOCK_SKEW = timedelta(hours=1)
+
+# Checkpoints are a step of their own: a hook that fails raises after the version has landed.
+NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+_LOG = logging.getLogger(__name__)
+
+
+def fence(uri: str, run_id: str) -> bool:
+    """Commits that this run may no longer publish: a transaction action that names it, and no data.
+
+    A run that is already published stays published. Before the table exists there is no log to write to: a
+    marker file is left instead, which a creating commit looks for.
+
+    Returns:
+        True where the fence is in the table's log, False where it is only a marker.
+
+    Raises:
+        UnavailableError: the table is too busy, or not reachable.
+    """
+    for attempt in range(FENCE_ATTEMPTS):
+        table = open_table(uri)
+        if table is None:
+            _mark(uri, run_id)
+            if open_table(uri) is None:
+                return False
+            continue
+        if is_fenced(table, uri, run_id):
+            return True
+        try:
+            _commit_fence(table, run_id)
+        except (DeltaError, OSError) as error:
+            _LOG.debug("fence of run %s met another commit: %s", run_id, error)
+            time.sleep(0.05 * attempt)
+    table = open_table(uri)
+    if table is not None and is_fenced(table, uri, run_id):
+        return True
+    raise UnavailableError(f"run {run_id} could not be fenced: other commits came first", hint="try again")
+
+
+def _commit_fence(table: DeltaTable, run_id: str) -> None:
+    # Without `last_updated` a retention for transactions would drop the fence.
+    action = Transaction(FENCE_PREFIX + run_id, 1, int(time.time() * 1000))
+    table.create_write_transaction(
+        [],
+        "append",
+        Schema.from_json(table.schema().to_json()),
+        commit_properties=CommitProperties(
+            max_commit_retries=0, app_transactions=[action], custom_metadata={"batchscore.fenced": run_id}
+        ),
+        post_commithook_properties=NO_HOOKS,
+    )
+
+
+def _mark(uri: str, run_id: str) -> None:
+    filesystem, root = open_filesystem(uri)
+    try:
+        filesystem.create_dir(f"{root}/{FENCE_FOLDER}", recursive=True)
+        with filesystem.open_output_stream(f"{root}/{FENCE_FOLDER}/{run_id}") as stream:
+            stream.write(b"")
+    except OSError as error:
+        raise UnavailableError(f"run {run_id} could not be fenced", found=error) from error
+
+
+def is_fenced(table: DeltaTable | None, uri: str, run_id: str) -> bool:
+    """Whether this run was fenced: in the table's log, or by a marker from before the table existed."""
+    if table is not None and table.transaction_version(FENCE_PREFIX + run_id) is not None:
+        return True
+    filesystem, root = open_filesystem(uri)
+    info = filesystem.get_file_info(f"{root}/{FENCE_FOLDER}/{run_id}")
+    return bool(info.type == pafs.FileType.File)
+
+
+def discard(uri: str, files: Iterable[StagedFile]) -> int:
+    """Deletes staged files that were not published; never one that the table's log mentions.
+
+    Args:
+        uri: root of the table.
+        files: files that the calling run staged.
+
+    Returns:
+        How many were deleted. A file that is gone already, or cannot be deleted, is left (a warning says so).
+    """
+    paths = {file.path for file in files}
+    if not paths:
+        return 0
+    filesystem, root = open_filesystem(uri)
+    kept = _mentioned(uri, filesystem, root, paths)
+    deleted = 0
+    for path in sorted(paths - kept):
+        try:
+            filesystem.delete_file(f"{root}/{path}")
+            deleted += 1
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            _LOG.warning("staged file %s could not be deleted: %s", path, error)
+    return deleted
+
+
+def _mentioned(uri: str, filesystem: pafs.FileSystem, root: str, paths: set[str]) -> set[str]:
+    """Those of ``paths`` that are active, or were added or removed by a commit not older than they are."""
+    table = open_table(uri)
+    if table is None:
+        return set()
+    active = {unquote(path) for path in pa.table(table.get_add_actions()).column("path").to_pylist()}
+    infos = filesystem.get_file_info([f"{root}/{path}" for path in sorted(paths)])
+    written = [info.mtime for info in infos if info.mtime is not None]
+    if not written:
+        return paths & active
+    since = min(written).astimezone(UTC) - CLOCK_SKEW
+    names = {path.rsplit("/", 1)[-1]: path for path in paths}
+    found = paths & active
+    for info in filesystem.get_file_info(pafs.FileSelector(f"{root}/{LOG_FOLDER}")):
+        if info.base_name.endswith(".json") and _since(info.mtime, since):
+            with filesystem.open_input_stream(info.path) as stream:
+                text = stream.read().decode(errors="replace")
+            found |= {path for name, path in names.items() if name in text}
+    return found
+
+
+def _since(moment: datetime | None, since: datetime) -> bool:
+    return moment is None or moment.astimezone(UTC) >= since

@@ -1,0 +1,244 @@
+"""What a staged file must be before the log names it: delta-rs checks none of this."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.layout import is_canonical
+from batchscore.arrow.types import from_arrow
+from batchscore.contracts import (
+    RUN_COLUMN,
+    ColumnStats,
+    ManifestUnit,
+    OutputColumn,
+    ScoringPlan,
+    StagedFile,
+    UnitValues,
+)
+from batchscore.errors import BatchscoreError, UnavailableError, listed
+
+READERS = 8  # footers read at a time; each is one or two requests on an object store
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the staged files of a run are held against."""
+
+    uri: str
+    run_id: str
+    columns: tuple[OutputColumn, ...]
+    partition_by: tuple[str, ...]
+    units: tuple[ManifestUnit, ...]
+    required: frozenset[str] = frozenset()  # columns that the table declares NOT NULL
+
+    @property
+    def in_file(self) -> dict[str, str]:
+        """Name and type of the columns that a data file holds."""
+        return {column.name: column.type for column in self.columns if column.name not in self.partition_by}
+
+
+def expected_of(plan: ScoringPlan, units: Iterable[ManifestUnit]) -> Expected:
+    """What this plan's files are held against."""
+    return Expected(
+        uri=plan.target.uri,
+        run_id=plan.run_id,
+        columns=plan.task.columns,
+        partition_by=plan.task.partition_by,
+        units=tuple(units),
+        required=frozenset(column.name for column in plan.target.columns if not column.nullable),
+    )
+
+
+def check(files: Sequence[StagedFile], expected: Expected) -> None:
+    """Checks every staged file, its footer included; all faults are named together.
+
+    Raises:
+        BatchscoreError: a file is not what its task said: a bug or a foreign hand, never published.
+        UnavailableError: a file is not where the driver can see it, or storage fails.
+    """
+    faults = [f"{file.path}: {fault}" for file in files for fault in _faults(file, expected)]
+    faults.extend(_count_faults(files, expected.units))
+    if not faults:
+        check_present(files, expected.uri)
+        faults = _footer_faults(files, expected)
+    if faults:
+        raise BatchscoreError(
+            f"{len(faults)} faults in the staged files of run {expected.run_id}; nothing was published",
+            detail=faults[:10],
+        )
+
+
+def check_present(files: Sequence[StagedFile], uri: str) -> None:
+    """Stats every file from the driver: a cleaned one, or one on an executor's own disk, would break the table.
+
+    Raises:
+        UnavailableError: naming the files.
+    """
+    filesystem, root = open_filesystem(uri)
+    try:
+        infos = filesystem.get_file_info([f"{root}/{file.path}" for file in files])
+    except OSError as error:
+        raise UnavailableError("the staged files could not be examined", found=error) from error
+    gone = [file.path for file, info in zip(files, infos, strict=True) if info.type != pafs.FileType.File]
+    if gone:
+        raise UnavailableError(
+            "staged files are not where the driver looks for them; nothing was published",
+            found=listed(gone),
+            hint="on a cluster the output must be on storage that all machines share; then run again",
+        )
+    other = [file.path for file, info in zip(files, infos, strict=True) if info.size != file.size]
+    if other:
+        raise UnavailableError(
+            "staged files have another size than when they were written; nothing was published",
+            found=listed(other),
+            hint="run again",
+        )
+
+
+def _faults(file: StagedFile, expected: Expected) -> list[str]:
+    return [*_path_faults(file.path), *_unit_faults(file.unit, expected), *_stats_faults(file, expected)]
+
+
+def _path_faults(path: str) -> list[str]:
+    pure = PurePosixPath(path)
+    if not path or pure.is_absolute() or "://" in path or "\\" in path or str(pure) != path:
+        return ["its path is not relative to the table"]
+    if ".." in pure.parts:
+        return ["its path leaves the table"]
+    if any(part.startswith(("_", ".")) for part in pure.parts):
+        return ["a part of its path begins with _ or ., which readers and VACUUM overlook"]
+    return []
+
+
+def _unit_faults(unit: UnitValues, expected: Expected) -> list[str]:
+    if tuple(name for name, _ in unit) != expected.partition_by:
+        return [f"its partition columns are {[name for name, _ in unit]}"]
+    types = {column.name: column.type for column in expected.columns}
+    faults = [
+        f"{name}={value!r} is not how a {types[name]} is spelled"
+        for name, value in unit
+        if not is_canonical(value, types[name])
+    ]
+    nulls = [name for name, value in unit if value is None and name in expected.required]
+    faults.extend(f"{name} is null, which the table declares NOT NULL" for name in nulls)
+    return faults
+
+
+def _stats_faults(file: StagedFile, expected: Expected) -> list[str]:
+    types = expected.in_file
+    faults = []
+    for stats in file.stats:
+        if stats.name not in types:
+            faults.append(f"statistics of {stats.name}, which is no column of the file")
+        elif not 0 <= stats.null_count <= file.rows:
+            faults.append(f"{stats.null_count} nulls in {file.rows} rows of {stats.name}")
+        elif stats.null_count and stats.name in expected.required:
+            faults.append(f"{stats.null_count} nulls in {stats.name}, which the table declares NOT NULL")
+        elif not _sound_bounds(stats, types[stats.name]):
+            faults.append(f"bounds {stats.minimum!r} and {stats.maximum!r} of {stats.name}")
+    run = next((stats for stats in file.stats if stats.name == RUN_COLUMN), None)
+    if run is None or (run.minimum, run.maximum, run.null_count) != (expected.run_id, expected.run_id, 0):
+        faults.append(f"its statistics do not prove that all rows are of run {expected.run_id}")
+    return faults
+
+
+def _sound_bounds(stats: ColumnStats, type_name: str) -> bool:
+    low, high = stats.minimum, stats.maximum
+    if (low is None) != (high is None):
+        return False
+    if any(isinstance(bound, float) and not math.isfinite(bound) for bound in (low, high)):
+        return False
+    if low is None or high is None or type_name.startswith("decimal"):
+        return True
+    if isinstance(low, str) != isinstance(high, str):
+        return False
+    return bool(low <= high)  # type: ignore[operator]  # both are strings or both are numbers here
+
+
+def _count_faults(files: Sequence[StagedFile], units: Sequence[ManifestUnit]) -> list[str]:
+    rows: dict[UnitValues, int] = defaultdict(int)
+    for file in files:
+        rows[file.unit] += file.rows
+    offered = {unit.values for unit in units}
+    faults = [f"unit {dict(values)} is none of the run's" for values in rows if values not in offered]
+    faults += [
+        f"unit {dict(unit.values)}: the manifest states {unit.rows} rows, its files hold {rows.get(unit.values, 0)}"
+        for unit in units
+        if rows.get(unit.values, 0) != unit.rows
+    ]
+    names = [file.path for file in files]
+    if len(set(names)) != len(names):
+        faults.append("a file is listed twice")
+    return faults
+
+
+def _footer_faults(files: Sequence[StagedFile], expected: Expected) -> list[str]:
+    filesystem, root = open_filesystem(expected.uri)
+
+    def faults_of(file: StagedFile) -> list[str]:
+        try:
+            footer = pq.read_metadata(f"{root}/{file.path}", filesystem=filesystem)
+        except (OSError, pa.ArrowInvalid) as error:
+            return [f"{file.path}: not readable as Parquet: {error}"]
+        found = [f"{file.path}: {fault}" for fault in _schema_faults(footer.schema.to_arrow_schema(), expected.in_file)]
+        if footer.num_rows != file.rows:
+            found.append(f"{file.path}: {footer.num_rows} rows in the file, {file.rows} stated")
+        return found
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return [fault for faults in pool.map(faults_of, files) for fault in faults]
+
+
+def _schema_faults(schema: pa.Schema, wanted: dict[str, str]) -> list[str]:
+    found = {field.name: _stored_type(field.type) for field in schema}
+    if len(found) != len(schema):
+        return ["a column appears twice"]
+    faults = [
+        f"column {name} is {found.get(name, 'missing')}, not {kind}"
+        for name, kind in wanted.items()
+        if found.get(name) != kind
+    ]
+    faults.extend(f"column {name} is not of the table" for name in found if name not in wanted)
+    return faults
+
+
+def _stored_type(arrow: pa.DataType) -> str:
+    """The type as Spark will read it: nanoseconds and unsigned integers make files that it cannot."""
+    if pa.types.is_timestamp(arrow) and arrow.unit != "us":
+        return f"unsupported({arrow})"
+    if pa.types.is_unsigned_integer(arrow) or pa.types.is_float16(arrow):
+        return f"unsupported({arrow})"
+    if pa.types.is_list(arrow) or pa.types.is_large_list(arrow):
+        return f"array<{_stored_type(arrow.value_type)}>"
+    return from_arrow(arrow)
+
+
+def delta_stats(file: StagedFile) -> str:
+    """Delta's statistics of a file as JSON.
+
+    >>> delta_stats(StagedFile("a", 1, 2, (), (ColumnStats("x", 0, 1, 5),)))
+    '{"numRecords":2,"minValues":{"x":1},"maxValues":{"x":5},"nullCount":{"x":0},"tightBounds":true}'
+    """
+    bounded = [stats for stats in file.stats if stats.minimum is not None]
+    return json.dumps(
+        {
+            "numRecords": file.rows,
+            "minValues": {stats.name: stats.minimum for stats in bounded},
+            "maxValues": {stats.name: stats.maximum for stats in bounded},
+            "nullCount": {stats.name: stats.null_count for stats in file.stats},
+            "tightBounds": True,
+        },
+        separators=(",", ":"),
+        allow_nan=False,
+    )

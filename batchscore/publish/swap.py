@@ -1,0 +1,331 @@
+"""The commit: a compare-and-swap on the units.
+
+No lock is needed for correctness. Each attempt looks at the newest version, decides for every unit by what its
+active files say, and commits on exactly that version; whoever comes second looks again.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from batchscore import manifests
+from batchscore.arrow.snapshot import ActiveFile, Snapshot, active_files, open_table, snapshot_of, unit_states
+from batchscore.contracts import (
+    Manifest,
+    ManifestHead,
+    ManifestUnit,
+    Mode,
+    Receipt,
+    ScoringPlan,
+    StagedFile,
+    StagedOutput,
+    TargetState,
+    UnitState,
+    UnitValues,
+)
+from batchscore.errors import BatchscoreError, FencedOutError, UnavailableError, listed
+from batchscore.publish import staged as staged_files
+from batchscore.publish.cleanup import discard, is_fenced
+from batchscore.publish.features import refusal
+from batchscore.publish.target import check_target
+from batchscore.publish.transaction import Change, checkpoint, write
+
+IsLive = Callable[[UnitState, str, UnitValues, Mapping[str, ManifestHead], Mode], bool]
+
+MAX_ATTEMPTS = 25  # four writers on disjoint partitions needed up to 19
+BACKOFF_SECONDS = 0.05
+MAX_BACKOFF_SECONDS = 2.0
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The newest version of the table; ``table`` is None where there is none yet."""
+
+    table: DeltaTable | None
+    snapshot: Snapshot | None
+    files: tuple[ActiveFile, ...]
+    units: Mapping[UnitValues, UnitState]
+
+    @property
+    def version(self) -> int:
+        """Its version, -1 where there is no table."""
+        return -1 if self.snapshot is None else self.snapshot.version
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a run wants to publish."""
+
+    plan: ScoringPlan
+    units: Mapping[UnitValues, ManifestUnit]
+    files: tuple[StagedFile, ...]
+    metadata: Mapping[str, str]
+
+    @property
+    def uri(self) -> str:
+        """Root of the table."""
+        return self.plan.target.uri
+
+    def of(self, units: Mapping[UnitValues, ManifestUnit]) -> tuple[StagedFile, ...]:
+        """The staged files of these units."""
+        return tuple(file for file in self.files if file.unit in units)
+
+
+def commit(
+    plan: ScoringPlan,
+    staged: StagedOutput,
+    manifest: Manifest,
+    *,
+    is_live: IsLive,
+    max_attempts: int = MAX_ATTEMPTS,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Receipt:
+    """Publishes the staged units in one Delta commit, or nothing.
+
+    ``partitions``: exactly the offered units are replaced. ``replace``: every active file goes, but for units
+    that the plan leaves alone. ``append``: nothing goes. A unit that the table meanwhile holds under the same
+    key is dropped from the offer and its staged files are deleted, unless the plan forces.
+
+    Args:
+        plan: what was decided; its units' ``before`` is what the table must still say.
+        staged: the files to publish.
+        manifest: written before this call; its units are the offer.
+        is_live: :func:`batchscore.plan.units.is_live`.
+        max_attempts: looks at the table before giving up.
+        sleep: waits between attempts, seconds.
+
+    Returns:
+        The version that made the run visible; -1 where there was nothing to publish.
+
+    Raises:
+        FencedOutError: a unit changed since the plan, or the run was taken over.
+        UnavailableError: the table stayed busy, storage failed, or a staged file is gone.
+        SettingsError: the table's layout changed since the plan and no longer fits.
+        BatchscoreError: a staged file is not what it should be.
+    """
+    offer = _offer(plan, staged, manifest)
+    if not offer.units:
+        return Receipt(version=-1, published=())
+    staged_files.check(offer.files, staged_files.expected_of(plan, offer.units.values()))
+    for attempt in range(1, max_attempts + 1):
+        look = _look(offer)
+        receipt = _already_landed(offer, look, attempt) or _attempt(offer, look, is_live, attempt)
+        if receipt is not None:
+            discard(offer.uri, offer.of({unit.values: unit for unit in receipt.dropped}))
+            return receipt
+        sleep(_backoff(attempt))
+    raise UnavailableError(
+        f"run {plan.run_id} could not be published: other commits came first {max_attempts} times",
+        hint="run again; what is published by then is not scored twice",
+    )
+
+
+def _offer(plan: ScoringPlan, staged: StagedOutput, manifest: Manifest) -> Offer:
+    units = {unit.values: unit for unit in manifest.units}
+    names = listed((" ".join(f"{name}={value}" for name, value in values) or "all" for values in units), 3)
+    metadata = {
+        manifests.RUN_KEY: plan.run_id,
+        "batchscore.manifest": f"{manifests.FOLDER}/{plan.run_id}.json",
+        "batchscore.model": f"{manifest.model_name}/{manifest.model_version}",
+        "batchscore.model_digest": manifest.model_digest,
+        "batchscore.source": f"{manifest.source_uri}@{manifest.source_snapshot}",
+        "batchscore.units": str(len(units)),
+        "batchscore.rows": str(manifest.rows_staged),
+        # What DESCRIBE HISTORY shows.
+        "userMetadata": f"batchscore run {plan.run_id}: {manifest.model_name}/{manifest.model_version}, {names}",
+    }
+    return Offer(plan, units, staged.files, metadata)
+
+
+def _look(offer: Offer) -> Look:
+    """The newest version, with what it says of units; the layout is checked again where it is not the plan's."""
+    table = open_table(offer.uri)
+    if is_fenced(table, offer.uri, offer.plan.run_id):
+        raise FencedOutError(
+            f"run {offer.plan.run_id} was taken over by another run and may no longer publish",
+            hint="look at `batchscore history`; run again if the units are not there",
+        )
+    if table is None:
+        return Look(None, None, (), {})
+    snapshot = snapshot_of(table)
+    state = TargetState(
+        offer.uri,
+        version=snapshot.version,
+        columns=snapshot.columns,
+        partition_by=snapshot.partition_by,
+        refused=refusal(snapshot, offer.uri),
+    )
+    check_target(state, offer.plan.task.columns, offer.plan.task.partition_by, offer.plan.evolve_schema)
+    files = active_files(table, offer.uri, snapshot)
+    return Look(table, snapshot, files, unit_states(files))
+
+
+def _already_landed(offer: Offer, look: Look, attempt: int) -> Receipt | None:
+    """The receipt of an earlier commit of this very run: its files are in the table or its id in the log."""
+    if look.table is None:
+        return None
+    version = landed_version(look.table, offer.plan.run_id, offer.plan.target.version)
+    if version is None:
+        staged = {file.path for file in offer.files}
+        if not any(file.path in staged for file in look.files):
+            return None
+        version = look.version  # the log that told the exact version is cleaned
+    active = {file.path for file in look.files}
+    dropped = {
+        values: unit
+        for values, unit in offer.units.items()
+        if look.version == version and unit.rows and not any(file.path in active for file in offer.of({values: unit}))
+    }
+    published = tuple(unit for values, unit in offer.units.items() if values not in dropped)
+    return Receipt(version, published, tuple(dropped.values()), attempt)
+
+
+def landed_version(table: DeltaTable, run_id: str, since: int) -> int | None:
+    """The version after ``since`` that this run committed, by the commits' metadata; None where none names it."""
+    newer = table.version() - max(since, -1)
+    if newer <= 0:
+        return None
+    for entry in table.history(limit=newer):
+        if entry.get(manifests.RUN_KEY) == run_id:
+            return int(entry["version"])
+    return None
+
+
+def _attempt(offer: Offer, look: Look, is_live: IsLive, attempt: int) -> Receipt | None:
+    """One compare-and-swap; None where another commit came first."""
+    dropped = _live_units(offer, look, is_live)
+    publish = {values: unit for values, unit in offer.units.items() if values not in dropped}
+    _refuse_changes(offer, look, publish)
+    removed = _removed(offer, look, publish, dropped)
+    files = offer.of(publish)
+    if not files and not removed:
+        return Receipt(-1, (), tuple(dropped.values()), attempt)
+    staged_files.check_present(files, offer.uri)
+    change = Change(offer.plan, publish, files, removed, offer.metadata)
+    version = _swap(offer, look, change)
+    if version is None:
+        return None
+    _read_back(offer, change, version)
+    checkpoint(offer.uri, version)
+    return Receipt(version, tuple(publish.values()), tuple(dropped.values()), attempt)
+
+
+def _live_units(offer: Offer, look: Look, is_live: IsLive) -> dict[UnitValues, ManifestUnit]:
+    """Units that someone published under the same key meanwhile."""
+    if offer.plan.force:
+        return {}
+    states = {values: look.units[values] for values in offer.units if values in look.units}
+    runs = {run for state in states.values() for run, _ in state.runs}
+    heads = manifests.heads(offer.uri, runs)
+    return {
+        values: offer.units[values]
+        for values, state in states.items()
+        if is_live(state, offer.units[values].key, values, heads, offer.plan.mode)
+    }
+
+
+def _refuse_changes(offer: Offer, look: Look, publish: Mapping[UnitValues, ManifestUnit]) -> None:
+    """A unit that would be replaced must be what it was when planned."""
+    plan = offer.plan
+    if plan.mode == "append":
+        return
+    before = {**plan.target.units, **{unit.values: unit.before for unit in plan.units}}
+    judged = set(publish)
+    if plan.mode == "replace":
+        judged |= {*plan.target.units, *look.units} - set(offer.units)
+    nothing = UnitState()
+    changed = [values for values in judged if look.units.get(values, nothing) != before.get(values, nothing)]
+    if changed:
+        raise FencedOutError(
+            f"{len(changed)} of {len(judged)} units changed in the table since run {plan.run_id} was planned",
+            found=listed(sorted(_said(values, look.units.get(values, nothing)) for values in changed), 3),
+            hint="run again: it plans from the table as it is now",
+        )
+
+
+def _said(values: UnitValues, state: UnitState) -> str:
+    name = " ".join(f"{column}={value}" for column, value in values) or "the table"
+    who = [f"run {run}" for run, _ in state.runs]
+    if state.foreign_files:
+        who.append(f"{state.foreign_files} files that are not batchscore's")
+    return f"{name}: now {' and '.join(who) or 'empty'}"
+
+
+def _removed(
+    offer: Offer,
+    look: Look,
+    publish: Mapping[UnitValues, ManifestUnit],
+    dropped: Mapping[UnitValues, ManifestUnit],
+) -> tuple[ActiveFile, ...]:
+    if offer.plan.mode == "append" or not publish:
+        return ()
+    if offer.plan.mode == "partitions":
+        return tuple(file for file in look.files if file.unit in publish)
+    spared = {unit.values for unit in offer.plan.units if unit.action != "score"} | set(dropped)
+    return tuple(file for file in look.files if file.unit not in spared)
+
+
+def _swap(offer: Offer, look: Look, change: Change) -> int | None:
+    """Commits on exactly the version looked at; the version that landed, or None where another came first."""
+    try:
+        written = write(change, look.table, look.snapshot)
+    except BatchscoreError:
+        raise
+    except Exception as error:  # noqa: BLE001  # delta-rs raises many types, some of them after the version landed
+        return _outcome(offer, look, error)
+    return look.version + 1 if written else None
+
+
+def _outcome(offer: Offer, look: Look, error: Exception) -> int | None:
+    """What an exception from the commit meant, asked of a fresh handle."""
+    table = open_table(offer.uri)
+    version = None if table is None else landed_version(table, offer.plan.run_id, look.version)
+    if version is not None:
+        _LOG.warning("the commit of run %s landed as version %d and then failed: %s", offer.plan.run_id, version, error)
+        return version
+    if table is not None and table.version() > look.version:
+        _LOG.info("another commit came before that of run %s: %s", offer.plan.run_id, error)
+        return None
+    raise UnavailableError(
+        f"run {offer.plan.run_id} could not be committed; nothing was published",
+        found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+        hint="check space and write permission of the table, then run again",
+    ) from error
+
+
+def _read_back(offer: Offer, change: Change, version: int) -> None:
+    """The published units' active files must be the staged ones: delta-rs derives removals by itself."""
+    try:
+        table = open_table(offer.uri, version)
+    except (BatchscoreError, DeltaError) as error:
+        _LOG.warning("version %d could not be read back: %s", version, error)
+        return
+    if table is None:
+        return
+    snapshot = snapshot_of(table)
+    active = {(file.path, file.size, file.unit) for file in active_files(table, offer.uri, snapshot)}
+    wanted = {(file.path, file.size, file.unit) for file in change.files}
+    removed = {(file.path, file.size, file.unit) for file in change.removed}
+    extra = {entry for entry in active if entry[2] in change.units} - wanted if offer.plan.mode != "append" else set()
+    wrong = (wanted - active) | extra | (removed & active)
+    if wrong:
+        raise BatchscoreError(
+            f"version {version} of the table does not hold what run {offer.plan.run_id} published",
+            found=listed(sorted(path for path, _, _ in wrong)),
+            hint=f"RESTORE TABLE delta.`{offer.uri}` TO VERSION AS OF {version - 1}",
+        )
+
+
+def _backoff(attempt: int) -> float:
+    """Seconds to wait: doubled each time up to a bound, with jitter so that writers do not meet again."""
+    bound: float = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0 ** min(attempt, 10))
+    return bound * (0.5 + random.random() / 2)  # noqa: S311  # jitter, no secret

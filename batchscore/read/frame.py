@@ -1,0 +1,131 @@
+"""The same rows and columns as a lazy DataFrame, for what splits cannot serve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from batchscore.contracts import Column, PinnedSource, Restriction
+from batchscore.errors import InputError, SettingsError
+from batchscore.read.partitions import wanted_values
+from batchscore.read.storage import Location, locate
+from batchscore.schema import element_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column as SparkColumn
+    from pyspark.sql import DataFrame, SparkSession
+
+SPARK_TYPES = {"byte": "tinyint", "short": "smallint", "integer": "int", "long": "bigint"}
+# Schemes by which Spark's file systems go, where they differ from pyarrow's.
+SPARK_SCHEMES = {"s3": "s3a"}
+_GLOB = str.maketrans({character: f"\\{character}" for character in "{}[]*?\\"})
+
+
+def dataframe(spark: SparkSession, source: PinnedSource, restriction: Restriction, columns: Sequence[str]) -> DataFrame:
+    """The pinned rows that the restriction leaves, lazily.
+
+    Args:
+        spark: a session with Delta's extensions where the source is a Delta table.
+        source: what ``pin`` returned.
+        restriction: ``partitions`` and ``where`` are applied; ``predicate`` is not looked at.
+        columns: the columns to return, in this order.
+
+    Raises:
+        SettingsError: when Spark does not accept ``where``.
+        InputError: when Spark cannot find the table or its files.
+    """
+    # Loaded here: pinning a source needs no Spark.
+    from pyspark.errors import AnalysisException  # noqa: PLC0415  # see above
+    from pyspark.sql import functions as F  # noqa: N812, PLC0415  # see above
+
+    try:
+        frame = _opened(spark, source, restriction)
+    except AnalysisException as error:
+        raise InputError(f"Spark cannot read {source.uri}", found=_first_line(error)) from error
+    wanted = wanted_values(restriction.partitions, source.columns)
+    types = {column.name: column.type for column in source.columns}
+    for name, values in wanted.items():
+        frame = frame.where(_among(name, values, types[name]))
+    if restriction.where is not None:
+        try:
+            frame = frame.where(F.expr(restriction.where))
+        except AnalysisException as error:
+            raise SettingsError(
+                "Spark does not accept --where", found=_first_line(error), detail=(restriction.where,)
+            ) from error
+    return frame.select(*(F.col(quoted(name)) for name in columns))
+
+
+def _opened(spark: SparkSession, source: PinnedSource, restriction: Restriction) -> DataFrame:
+    if source.kind == "catalog":
+        return spark.table(source.uri)
+    location = locate(source.uri)
+    if source.kind == "delta":
+        reader = spark.read.format("delta").option("versionAsOf", str(source.version))
+        return reader.load(spark_uri(location.uri))
+    readable = [column for column in source.columns if not column.type.startswith("unsupported")]
+    reader = spark.read
+    if restriction.where is not None and len(readable) < len(source.columns):
+        # The filter may read a column whose type batchscore has no name for: Spark finds its type in the files.
+        reader = reader.option("mergeSchema", "true")
+    else:
+        reader = reader.schema(", ".join(f"{quoted(column.name)} {spark_type(column)}" for column in readable))
+    if not location.info.is_file:
+        reader = reader.option("basePath", spark_uri(location.uri))
+    return reader.parquet(*(_file(location, file.path) for file in source.files))
+
+
+def _file(location: Location, path: str) -> str:
+    """A file's path for Spark, which takes it as a pattern: characters of patterns are escaped."""
+    return spark_uri(location.file_uri(path)).translate(_GLOB)
+
+
+def spark_uri(uri: str) -> str:
+    """The URI as Spark's file systems spell it.
+
+    >>> spark_uri("s3://bucket/data?region=x"), spark_uri("/data/a b")
+    ('s3a://bucket/data', '/data/a b')
+    """
+    if "://" not in uri:
+        return uri
+    parts = urlsplit(uri)
+    return parts._replace(scheme=SPARK_SCHEMES.get(parts.scheme, parts.scheme), query="").geturl()
+
+
+def spark_type(column: Column) -> str:
+    """The column's type in Spark's DDL.
+
+    >>> spark_type(Column("x", "array<long>"))
+    'array<bigint>'
+    """
+    element = element_of(column.type)
+    if element is not None:
+        return f"array<{spark_type(Column(column.name, element))}>"
+    return SPARK_TYPES.get(column.type, column.type)
+
+
+def quoted(name: str) -> str:
+    """A column name that Spark's SQL takes literally.
+
+    >>> quoted("a.b")
+    '`a.b`'
+    """
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _among(name: str, values: Sequence[str | None], kind: str) -> SparkColumn:
+    from pyspark.sql import functions as F  # noqa: N812, PLC0415  # pinning a source needs no Spark
+
+    column = F.col(quoted(name))
+    zone = "Z" if kind == "timestamp" else ""
+    ddl = spark_type(Column(name, kind))
+    condition = column.isNull() if None in values else F.lit(False)
+    for value in values:
+        if value is not None:
+            condition = condition | (column == F.lit(value + zone).cast(ddl))
+    return condition
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,124 @@
+"""Where a source lies, and the digest of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.footers import unreadable
+from batchscore.contracts import SourceFile
+from batchscore.errors import InputError, SettingsError, nearest
+
+DELTA_LOG = "_delta_log"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """An existing file or folder.
+
+    Attributes:
+        uri: as the user wrote it; a local path is made absolute.
+        filesystem: pyarrow's file system for it.
+        path: path within the file system, without a trailing slash.
+        info: what is there.
+    """
+
+    uri: str
+    filesystem: pafs.FileSystem
+    path: str
+    info: pafs.FileInfo
+
+    def relative(self, path: str) -> str:
+        """A file's path below the location; a single file's own name."""
+        return path[len(self.path) + 1 :] if path != self.path else PurePosixPath(path).name
+
+    def file_uri(self, path: str) -> str:
+        """The URI of a file below the location, for readers that take URIs."""
+        return self.uri if path == self.path else f"{self.uri.rstrip('/')}/{self.relative(path)}"
+
+    @property
+    def is_delta(self) -> bool:
+        """Whether the folder is a Delta table."""
+        return not self.info.is_file and _is_folder(self.filesystem, f"{self.path}/{DELTA_LOG}")
+
+    def enclosing_delta(self) -> str | None:
+        """The Delta table that a file or folder lies within, or None."""
+        for parent in PurePosixPath(self.path).parents:
+            if len(parent.parts) > 1 and _is_folder(self.filesystem, f"{parent}/{DELTA_LOG}"):
+                return str(parent)
+        return None
+
+
+def _is_folder(filesystem: pafs.FileSystem, path: str) -> bool:
+    return bool(filesystem.get_file_info(path).type == pafs.FileType.Directory)
+
+
+def looks_like_table_name(path: str) -> bool:
+    """Whether ``path`` can only be a table of Spark's catalog: no slash, no scheme, and nothing there.
+
+    >>> looks_like_table_name("sales.transactions"), looks_like_table_name("data/transactions")
+    (True, False)
+    """
+    return "/" not in path and ":" not in path and not path.startswith(".") and not Path(path).exists()
+
+
+def locate(path: str) -> Location:
+    """The location of a path or URI.
+
+    Raises:
+        InputError: when nothing is there, with near names of its folder.
+        SettingsError: for an unknown scheme, or credentials in the URI.
+        UnavailableError: when the storage did not answer.
+    """
+    _refuse_credentials(path)
+    filesystem, inner = open_filesystem(path)
+    inner = inner.rstrip("/") or "/"
+    try:
+        info = filesystem.get_file_info(inner)
+        if info.type == pafs.FileType.NotFound:
+            raise InputError(
+                f"nothing is at {path}",
+                near=_neighbours(filesystem, inner),
+                hint="check the path; a table of the catalog is named without a slash",
+            )
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(path, error) from error
+    local = isinstance(filesystem, pafs.LocalFileSystem)
+    return Location(inner if local else path.rstrip("/"), filesystem, inner, info)
+
+
+def _neighbours(filesystem: pafs.FileSystem, path: str) -> list[str]:
+    name, folder = PurePosixPath(path).name, str(PurePosixPath(path).parent)
+    if not _is_folder(filesystem, folder):
+        return []
+    known = [info.base_name for info in filesystem.get_file_info(pafs.FileSelector(folder))]
+    return [f"{folder.rstrip('/')}/{near}" for near in nearest(name, known)]
+
+
+def _refuse_credentials(path: str) -> None:
+    """A URI is recorded in manifests and logs, so no secret may be in it."""
+    if "://" not in path:
+        return
+    parts = urlsplit(path)
+    secret = ("secret", "password", "token", "sig=", "access_key")
+    user = parts.username is not None and not parts.scheme.startswith(("abfs", "wasb"))  # there it is the container
+    if user or parts.password or any(word in parts.query.casefold() for word in secret):
+        raise SettingsError(
+            "the location holds credentials",
+            found=f"{parts.scheme}://…{parts.path}",
+            hint="give them in the environment (AWS_ACCESS_KEY_ID, …) or in the storage's own configuration",
+        )
+
+
+def snapshot_digest(kind: str, location: Location, files: Iterable[SourceFile]) -> str:
+    """Digest over where the source is and each file's path, size and stamp; the files' order does not matter."""
+    rows = sorted((location.relative(file.path), file.size, file.stamp) for file in files)
+    return hashlib.sha256(json.dumps([kind, location.uri, rows]).encode()).hexdigest()

@@ -1,0 +1,252 @@
+"""A ``--where`` text becomes a predicate tree, or a reason why Spark must evaluate it.
+
+Only what has one meaning under every Spark setting is taken: comparisons of a column with a constant that are
+exact in the type Spark compares in, IN, BETWEEN, IS NULL, boolean columns, AND, OR and NOT. Whatever depends on
+ANSI mode, the session's time zone, string casts or escapes is left to Spark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from batchscore.contracts import And, Column, Compare, Constant, IsIn, IsNull, Not, Or, Predicate, Schema
+from batchscore.errors import SettingsError
+from batchscore.read.literals import Op, OutsideSubset, adapted, constant
+from batchscore.read.partitions import find_column
+from batchscore.schema import FLOATS, INTEGERS, is_decimal
+
+_OPS: dict[type[exp.Expr], Op] = {
+    exp.EQ: "=",
+    exp.NEQ: "!=",
+    exp.LT: "<",
+    exp.LTE: "<=",
+    exp.GT: ">",
+    exp.GTE: ">=",
+    exp.NullSafeEQ: "<=>",
+}
+_MIRRORED: dict[Op, Op] = {"=": "=", "!=": "!=", "<=>": "<=>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_NOT_BOOLEAN = (exp.Literal, exp.Neg, exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Concat, exp.DPipe)
+
+
+def parse_where(sql: str, columns: Schema) -> Predicate | str:
+    """The predicate tree of a filter, or the reason why Spark must evaluate it.
+
+    Args:
+        sql: a boolean expression over the table's columns, in Spark's SQL.
+        columns: the table's columns.
+
+    Raises:
+        SettingsError: for text that does not parse, several statements, subqueries, unknown columns (with near
+            names) and what is not a boolean expression.
+
+    >>> columns = (Column("amount", "double"), Column("ds", "date"))
+    >>> parse_where("AMOUNT > 5 and ds = '2026-11-21'", columns).operands[0]
+    Compare(column='amount', op='>', constant=Constant(value=5, type='integer'))
+    >>> parse_where("upper(ds) = 'X'", columns)
+    'UPPER(ds) is not a column by itself'
+    """
+    tree = _parsed(sql)
+    _check_scope(tree, columns)
+    _check_boolean(tree, columns)
+    if "\\" in sql:
+        return "a backslash in a string depends on Spark's escape settings"
+    try:
+        return _predicate(tree, columns)
+    except OutsideSubset as outside:
+        return str(outside)
+
+
+def _parsed(sql: str) -> exp.Expr:
+    if not sql.strip():
+        raise SettingsError("--where is empty", hint="leave it out, or give a boolean expression such as amount > 5")
+    try:
+        tree = sqlglot.parse_one(sql, dialect="spark", into=exp.Condition)
+    except SqlglotError as error:
+        raise SettingsError(
+            "--where is not one boolean SQL expression",
+            found=sql,
+            detail=(str(error).splitlines()[0],),
+            hint="give what stands after WHERE, for example: amount > 5 AND country = 'DE'",
+        ) from error
+    if tree is None or isinstance(tree, exp.Block):
+        raise SettingsError("--where holds several statements", found=sql, allowed=("one boolean expression",))
+    return tree
+
+
+def _check_scope(tree: exp.Expr, columns: Schema) -> None:
+    """Nothing but the table's own columns, no other table and no parameter."""
+    for kind, what in ((exp.Query, "a subquery"), (exp.Table, "another table"), (exp.Placeholder, "a parameter")):
+        if tree.find(kind):
+            raise SettingsError(f"--where holds {what}", found=tree.sql("spark"), allowed=("the table's own columns",))
+    if tree.find(exp.AggFunc, exp.Window):
+        raise SettingsError("--where holds an aggregate", found=tree.sql("spark"), allowed=("row by row conditions",))
+    for column in tree.find_all(exp.Column):
+        _resolved(column, columns)
+
+
+def _resolved(column: exp.Column, columns: Schema) -> Column:
+    """The table's column; of a struct's field (``a.b``) the struct."""
+    name = column.parts[0].name if len(column.parts) > 1 else column.name
+    return find_column(name, columns, "--where names a column that the table does not have")
+
+
+def _check_boolean(tree: exp.Expr, columns: Schema) -> None:
+    """Refuses what is surely not boolean; of a function's type only Spark knows."""
+    tree = tree.unnest()
+    found = None
+    if isinstance(tree, exp.Connector | exp.Not):
+        for part in tree.args.values():
+            if isinstance(part, exp.Expr):
+                _check_boolean(part, columns)
+    elif isinstance(tree, exp.Column) and len(tree.parts) == 1:
+        column = _resolved(tree, columns)
+        found = None if column.type == "boolean" else f"column {column.name}, which is of type {column.type}"
+    elif isinstance(tree, _NOT_BOOLEAN):
+        found = tree.sql("spark")
+    if found:
+        raise SettingsError(
+            "--where is not a boolean expression", found=found, hint="compare it with something: amount > 5"
+        )
+
+
+def _predicate(tree: exp.Expr, columns: Schema) -> Predicate:
+    tree = tree.unnest()
+    for kind, build in _BUILDERS:
+        if isinstance(tree, kind):
+            return build(tree, columns)
+    raise OutsideSubset(
+        "only columns, constants, comparisons, IN, BETWEEN, IS NULL, AND, OR and NOT are read without Spark, "
+        f"not {tree.sql('spark')}"
+    )
+
+
+def _column_of(tree: exp.Expr, columns: Schema) -> Column:
+    tree = tree.unnest()
+    if not isinstance(tree, exp.Column) or len(tree.parts) > 1:
+        raise OutsideSubset(f"{tree.sql('spark')} is not a column by itself")
+    return _resolved(tree, columns)
+
+
+def _connector(tree: exp.Expr, columns: Schema) -> Predicate:
+    kind = type(tree)
+    operands = tuple(_predicate(part, columns) for part in tree.flatten())
+    return And(operands) if kind is exp.And else Or(operands)
+
+
+def _negation(tree: exp.Expr, columns: Schema) -> Predicate:
+    return Not(_predicate(tree.this, columns))
+
+
+def _boolean_column(tree: exp.Expr, columns: Schema) -> Predicate:
+    return Compare(_column_of(tree, columns).name, "=", Constant(True, "boolean"))
+
+
+def _comparison(tree: exp.Expr, columns: Schema) -> Predicate:
+    op = _OPS[type(tree)]
+    left, right = tree.this.unnest(), tree.expression.unnest()
+    if isinstance(right, exp.Column):
+        left, right, op = right, left, _MIRRORED[op]
+    return _compare(_column_of(left, columns), op, right)
+
+
+def _distinct(tree: exp.Expr, columns: Schema) -> Predicate:
+    return Not(_compare(_column_of(tree.this, columns), "<=>", tree.expression.unnest()))
+
+
+def _between(tree: exp.Expr, columns: Schema) -> Predicate:
+    if tree.args.get("symmetric"):
+        raise OutsideSubset("BETWEEN SYMMETRIC is left to Spark")
+    column = _column_of(tree.this, columns)
+    low, high = tree.args["low"].unnest(), tree.args["high"].unnest()
+    return And((_compare(column, ">=", low), _compare(column, "<=", high)))
+
+
+def _is(tree: exp.Expr, columns: Schema) -> Predicate:
+    column = _column_of(tree.this, columns)
+    if isinstance(tree.expression, exp.Null):
+        return IsNull(column.name)
+    if isinstance(tree.expression, exp.Boolean) and column.type == "boolean":
+        return Compare(column.name, "<=>", Constant(bool(tree.expression.this), "boolean"))
+    raise OutsideSubset(f"{tree.sql('spark')} is left to Spark")
+
+
+def _membership(tree: exp.Expr, columns: Schema) -> Predicate:
+    if not tree.expressions or any(tree.args.get(part) for part in ("query", "unnest", "field")):
+        raise OutsideSubset(f"{tree.sql('spark')} is left to Spark")
+    column = _column_of(tree.this, columns)
+    constants = tuple(constant(part.unnest()) for part in tree.expressions)
+    kinds = {_family(value.type) for value in constants if value.value is not None}
+    if len(kinds) > 1:  # Spark casts all of them to one type
+        raise OutsideSubset("an IN list of several types is left to Spark")
+    members = tuple(adapted(column, "=", value) for value in constants)
+    if any(kind != "integer" for kind in kinds) and column.type in INTEGERS:
+        raise OutsideSubset("an IN list of fractions for a whole-number column is left to Spark")
+    if column.type == "timestamp_ntz":
+        raise OutsideSubset("an IN list of wall-clock times is left to Spark")
+    return IsIn(column.name, members)
+
+
+def _family(kind: str) -> str:
+    return "integer" if kind in INTEGERS else "decimal" if is_decimal(kind) else kind
+
+
+_BUILDERS: tuple[tuple[type | tuple[type, ...], Callable[[exp.Expr, Schema], Predicate]], ...] = (
+    ((exp.And, exp.Or), _connector),
+    (exp.Not, _negation),
+    (exp.Column, _boolean_column),
+    (exp.NullSafeNEQ, _distinct),
+    (tuple(_OPS), _comparison),
+    (exp.Between, _between),
+    (exp.Is, _is),
+    (exp.In, _membership),
+)
+
+
+def _compare(column: Column, op: Op, literal: exp.Expr) -> Predicate:
+    return Compare(column.name, op, adapted(column, op, constant(literal)))
+
+
+def partition_predicate(column: Column, values: tuple[str | None, ...]) -> Predicate:
+    """``--partition`` on a plain column: its values as a predicate.
+
+    Raises:
+        SettingsError: for a column whose values cannot be named by text.
+    """
+    if column.type in FLOATS or column.type in {"binary", "timestamp"} or not _nameable(column.type):
+        raise SettingsError(
+            f"--partition cannot select by column {column.name}",
+            found=f"type {column.type}",
+            hint="use --where",
+        )
+    parts: list[Predicate] = []
+    named = tuple(Constant(_typed(value, column.type), column.type) for value in values if value is not None)
+    if named:
+        parts.append(IsIn(column.name, named))
+    if None in values:
+        parts.append(IsNull(column.name))
+    return parts[0] if len(parts) == 1 else Or(tuple(parts))
+
+
+def _nameable(kind: str) -> bool:
+    return kind in {"boolean", *INTEGERS, "string", "date", "timestamp_ntz"} or is_decimal(kind)
+
+
+def _typed(value: str, kind: str) -> str | int | bool:
+    if kind in INTEGERS:
+        return int(value)
+    return value == "true" if kind == "boolean" else value
+
+
+def conjunction(parts: list[Predicate]) -> Predicate | None:
+    """All of them, None for none.
+
+    >>> conjunction([IsNull("x")])
+    IsNull(column='x')
+    """
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else And(tuple(parts))

@@ -1,0 +1,7 @@
+"""The ledger: one row for each run of a table, and what can be learned of a run afterwards."""
+
+from __future__ import annotations
+
+from batchscore.record.ledger import append, history, ledger_uri, rebuild, show
+
+__all__ = ["append", "history", "ledger_uri", "rebuild", "show"]

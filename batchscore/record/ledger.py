@@ -1,0 +1,264 @@
+"""The ledger ``<table>__runs``: a Delta table with one row a run, refused and failed ones too.
+
+It decides nothing: the prediction table's own commits and the manifests do. So it may be lost, and is rebuilt
+from those.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from batchscore import manifests
+from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.snapshot import LOG_FOLDER, location
+from batchscore.contracts import Manifest, RunRecord
+from batchscore.errors import SettingsError, UnavailableError, nearest
+from batchscore.record.published import published_records
+
+SUFFIX = "__runs"
+APPEND_ATTEMPTS = 10
+MAX_SMALL_FILES = 50  # each run adds a file of one row; more than these are merged
+
+_INTEGERS = {
+    "table_version",
+    "units_published",
+    "units_live",
+    "rows_read",
+    "rows",
+    "exit_code",
+    "source_version",
+    "peak_worker_bytes",
+}
+_FLOATS = {"seconds"}
+_LOG = logging.getLogger(__name__)
+
+
+def _arrow_type(name: str) -> pa.DataType:
+    if name in _INTEGERS:
+        return pa.int64()
+    return pa.float64() if name in _FLOATS else pa.string()
+
+
+SCHEMA = pa.schema([pa.field(entry.name, _arrow_type(entry.name)) for entry in fields(RunRecord)])
+
+
+def ledger_uri(table_uri: str) -> str:
+    """Where the ledger of a table is.
+
+    >>> ledger_uri("/data/scores/")
+    '/data/scores__runs'
+    """
+    return table_uri.rstrip("/") + SUFFIX
+
+
+def append(table_uri: str, record: RunRecord) -> None:
+    """Adds a run to the ledger, creating it where there is none; a damaged one is rebuilt first.
+
+    Raises:
+        UnavailableError: storage refused; the run itself is not undone by that.
+    """
+    try:
+        _append(table_uri, [record])
+    except UnavailableError as error:
+        if not _damaged(table_uri):
+            raise
+        _LOG.warning("the ledger %s is damaged and is rebuilt: %s", ledger_uri(table_uri), error.found)
+        rebuild(table_uri)
+        _append(table_uri, [record])
+
+
+def _append(table_uri: str, records: Sequence[RunRecord]) -> None:
+    rows = pa.Table.from_pylist([asdict(record) for record in records], schema=SCHEMA)
+    failure: Exception | None = None
+    for attempt in range(APPEND_ATTEMPTS):
+        try:
+            write_deltalake(
+                location(ledger_uri(table_uri)),
+                rows,
+                mode="append",
+                schema_mode="merge",
+                commit_properties=CommitProperties(max_commit_retries=15),
+                post_commithook_properties=PostCommitHookProperties(create_checkpoint=False),
+            )
+        except (DeltaError, OSError) as error:  # two runs may both create it: the second one then appends
+            failure = error
+            time.sleep(0.05 * (attempt + 1))
+        else:
+            _merge_small_files(table_uri)
+            return
+    raise UnavailableError(
+        f"the ledger {ledger_uri(table_uri)} could not be written",
+        found=failure,
+        hint="check space and write permission; the ledger can be rebuilt from the manifests",
+    ) from failure
+
+
+def _merge_small_files(table_uri: str) -> None:
+    try:
+        table = DeltaTable(location(ledger_uri(table_uri)))
+        if len(table.file_uris()) > MAX_SMALL_FILES:
+            table.optimize.compact(post_commithook_properties=PostCommitHookProperties(create_checkpoint=False))
+            table.create_checkpoint()
+    except (DeltaError, OSError) as error:
+        _LOG.debug("the ledger was not merged this time: %s", error)
+
+
+def _damaged(table_uri: str) -> bool:
+    try:
+        DeltaTable(location(ledger_uri(table_uri)))
+    except TableNotFoundError:
+        return False
+    except DeltaError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _read(table_uri: str) -> list[RunRecord] | None:
+    """All rows, newest first and one for each run; None where the ledger cannot be read."""
+    try:
+        table = DeltaTable(location(ledger_uri(table_uri)))
+        paths = table.file_uris()
+    except TableNotFoundError:
+        return []
+    except DeltaError as error:
+        _LOG.warning("the ledger %s cannot be read: %s", ledger_uri(table_uri), str(error).splitlines()[0])
+        return None
+    except OSError as error:
+        raise UnavailableError(f"the ledger {ledger_uri(table_uri)} could not be reached", found=error) from error
+    names = [path.rsplit("/", 1)[-1] for path in paths]  # not partitioned: all files lie in its folder
+    rows = _rows_of_files(table_uri, names)
+    return None if rows is None else _newest_first(rows)
+
+
+def _rows_of_files(table_uri: str, names: Iterable[str]) -> list[RunRecord] | None:
+    filesystem, root = open_filesystem(ledger_uri(table_uri))
+    records: list[RunRecord] = []
+    for name in names:
+        try:
+            rows = pq.read_table(f"{root}/{name}", filesystem=filesystem).to_pylist()
+            records.extend(_record(row) for row in rows)
+        except (OSError, pa.ArrowInvalid, TypeError, KeyError) as error:
+            _LOG.warning("file %s of the ledger %s is unreadable: %s", name, ledger_uri(table_uri), error)
+            return None
+    return records
+
+
+def _record(row: dict[str, object]) -> RunRecord:
+    known = {entry.name for entry in fields(RunRecord)}
+    return RunRecord(**{name: value for name, value in row.items() if name in known})  # type: ignore[arg-type]
+
+
+def _newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """One record for each run: the one that ended last."""
+    latest: dict[str, RunRecord] = {}
+    for record in sorted(records, key=lambda entry: (entry.ended_at, entry.started_at)):
+        latest[record.run_id] = record
+    return sorted(latest.values(), key=lambda entry: (entry.ended_at, entry.started_at, entry.run_id), reverse=True)
+
+
+def history(table_uri: str, limit: int = 20) -> list[RunRecord]:
+    """The newest runs of a table.
+
+    Published runs that the ledger lacks (a crash between commit and record, a lost ledger) are added to it
+    first. That costs one listing of the manifests, and a look at the table's log only where one is missing.
+
+    Args:
+        table_uri: root of the prediction table.
+        limit: how many, newest first.
+    """
+    records = _read(table_uri)
+    if records is None:
+        return rebuild(table_uri)[:limit]
+    missing = set(manifests.all_ids(table_uri)) - {record.run_id for record in records}
+    if missing:
+        found = published_records(table_uri, missing)
+        if found:
+            _append_or_warn(table_uri, found)
+            records = _newest_first([*records, *found])
+    return records[:limit]
+
+
+def _append_or_warn(table_uri: str, records: Sequence[RunRecord]) -> None:
+    """Reading the history must work where the ledger cannot be written."""
+    try:
+        _append(table_uri, records)
+    except UnavailableError as error:
+        _LOG.warning("recovered runs could not be added to the ledger: %s", error.problem)
+
+
+def show(table_uri: str, run_id: str) -> tuple[RunRecord, Manifest | None]:
+    """One run in full.
+
+    Args:
+        table_uri: root of the prediction table.
+        run_id: a run id, or the beginning of exactly one.
+
+    Raises:
+        SettingsError: no run, or several, begin like that; near ones are named.
+    """
+    records = {record.run_id: record for record in history(table_uri, limit=10**9)}
+    matches = [run_id] if run_id in records else [known for known in records if run_id and known.startswith(run_id)]
+    if len(matches) > 1:
+        raise SettingsError(f"several runs begin with {run_id}", allowed=matches, hint="give more characters")
+    if not matches:
+        raise SettingsError(
+            f"{table_uri} has no run {run_id}",
+            allowed=list(records)[:5],
+            near=nearest(run_id, records),
+            hint="`batchscore history` lists the runs",
+        )
+    record = records[matches[0]]
+    return record, manifests.read(table_uri, record.run_id)
+
+
+def rebuild(table_uri: str) -> list[RunRecord]:
+    """Makes the ledger anew where it is missing or damaged, and adds the published runs that it lacks.
+
+    From what its own data files still hold (an append-only table's files are all its rows, so refused and
+    failed runs survive a lost log), and from the manifests of the runs that the table's commits or files name.
+
+    Returns:
+        All records, newest first.
+    """
+    kept = _read(table_uri)
+    lost = kept is None
+    if kept is None:
+        kept = _salvaged(table_uri)
+        _set_log_aside(table_uri)
+    missing = set(manifests.all_ids(table_uri)) - {record.run_id for record in kept}
+    found = published_records(table_uri, missing)
+    to_write = [*kept, *found] if lost else found
+    if to_write:
+        _append(table_uri, to_write)
+    return _newest_first([*kept, *found])
+
+
+def _salvaged(table_uri: str) -> list[RunRecord]:
+    filesystem, root = open_filesystem(ledger_uri(table_uri))
+    records: list[RunRecord] = []
+    for info in filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True)):
+        if info.base_name.endswith(".parquet"):
+            records.extend(_rows_of_files(table_uri, [info.base_name]) or ())
+    return _newest_first(records)
+
+
+def _set_log_aside(table_uri: str) -> None:
+    """Moves a damaged log's files out of the way; nothing is deleted."""
+    filesystem, root = open_filesystem(ledger_uri(table_uri))
+    aside = f"{root}/_damaged_{time.time_ns()}"
+    filesystem.create_dir(aside, recursive=True)
+    selector = pafs.FileSelector(f"{root}/{LOG_FOLDER}", allow_not_found=True)
+    for info in filesystem.get_file_info(selector):
+        if info.type == pafs.FileType.File:
+            filesystem.move(info.path, f"{aside}/{info.base_name}")

@@ -1,0 +1,89 @@
+"""What the prediction table itself says of a run: the source from which a lost ledger is rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+from deltalake import DeltaTable
+
+from batchscore import manifests
+from batchscore.arrow.snapshot import active_files, open_table, snapshot_of
+from batchscore.contracts import Manifest, RunRecord
+from batchscore.errors import SetupError
+
+RECOVERED = "recovered from the manifest and the table's own files"
+
+
+def published_records(table_uri: str, run_ids: Collection[str]) -> list[RunRecord]:
+    """Records of those runs that the table's commits or its active files name; others were never published.
+
+    Args:
+        table_uri: root of the prediction table.
+        run_ids: runs with a manifest.
+    """
+    table = open_table(table_uri)
+    if table is None or not run_ids:
+        return []
+    commits = _commits(table)
+    rows = _active_rows(table, table_uri)
+    records = []
+    for run_id in sorted(set(run_ids) & (set(commits) | set(rows))):
+        manifest = _manifest(table_uri, run_id)
+        if manifest is not None:
+            version, ended_at = commits.get(run_id, (-1, manifest.created_at))
+            records.append(_record(table_uri, manifest, version, ended_at))
+    return records
+
+
+def _manifest(table_uri: str, run_id: str) -> Manifest | None:
+    try:
+        return manifests.read(table_uri, run_id)
+    except SetupError:  # of a newer batchscore: that one recovers it
+        return None
+
+
+def _commits(table: DeltaTable) -> dict[str, tuple[int, str]]:
+    """Version and time of each run's commit, as far back as the log still lists them."""
+    found = {}
+    for entry in table.history():
+        run_id = entry.get(manifests.RUN_KEY)
+        if isinstance(run_id, str):
+            moment = datetime.fromtimestamp(int(entry.get("timestamp", 0)) / 1000, UTC)
+            found[run_id] = (int(entry["version"]), moment.isoformat(timespec="milliseconds"))
+    return found
+
+
+def _active_rows(table: DeltaTable, table_uri: str) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for file in active_files(table, table_uri, snapshot_of(table)):
+        for run_id, rows in file.runs:
+            totals[run_id] = totals.get(run_id, 0) + rows
+    return totals
+
+
+def _record(table_uri: str, manifest: Manifest, version: int, ended_at: str) -> RunRecord:
+    return RunRecord(
+        run_id=manifest.run_id,
+        state="published",
+        started_at=manifest.created_at,
+        ended_at=ended_at,
+        model_name=manifest.model_name,
+        model_version=manifest.model_version,
+        model_digest=manifest.model_digest,
+        source_uri=manifest.source_uri,
+        source_version=manifest.source_version,
+        source_snapshot=manifest.source_snapshot,
+        table=table_uri,
+        table_version=version,
+        mode=manifest.mode,
+        units_published=len(manifest.units),
+        units_live=0,
+        rows_read=manifest.rows_read,
+        rows=sum(unit.rows for unit in manifest.units),
+        engine=manifest.engine,
+        runner=manifest.runner,
+        seconds=0.0,
+        exit_code=0,
+        message=RECOVERED,
+    )

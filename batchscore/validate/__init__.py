@@ -1,0 +1,50 @@
+"""Judges the staged output: built-in checks over every row, then the user's suite.
+
+Nothing here changes or publishes anything; a run is published only when each check passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from batchscore.contracts import ScoringPlan, StagedOutput, Verdict
+from batchscore.validate.builtin import check_rows
+from batchscore.validate.expectations import judge_suite, prepare, warm
+from batchscore.validate.staged import open_staged
+from batchscore.validate.suite import check_columns, load_suite
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+__all__ = ["MEMORY_BUDGET_BYTES", "check_columns", "judge", "load_suite", "prepare", "warm"]
+
+MEMORY_BUDGET_BYTES = 1 << 30
+
+
+def judge(
+    plan: ScoringPlan,
+    staged: StagedOutput,
+    *,
+    suite: str | None,
+    spark: Callable[[], SparkSession] | None,
+    memory_budget_bytes: int = MEMORY_BUDGET_BYTES,
+) -> Verdict:
+    """All checks over every staged row.
+
+    Args:
+        plan: what was to be scored.
+        staged: the files that the tasks wrote, not yet in the table's log.
+        suite: path of a Great Expectations suite, or None.
+        spark: starts or returns a session; called only where the suite's columns do not fit in memory.
+        memory_budget_bytes: most memory that the columns of the suite, and the sorted keys, may take.
+
+    Raises:
+        SettingsError: the suite cannot be evaluated as it is written.
+        UnavailableError: a staged file cannot be read.
+    """
+    output = open_staged(plan, staged)
+    checks = check_rows(plan, staged, output, memory_budget_bytes)
+    if suite is not None:
+        checks += judge_suite(load_suite(suite), output, spark, memory_budget_bytes)
+    return Verdict(checks)

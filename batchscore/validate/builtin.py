@@ -1,0 +1,163 @@
+"""The checks that every run goes through, over every staged row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchscore.contracts import PREDICTION, Check, OutputColumn, ScoringPlan, StagedOutput
+from batchscore.errors import MAX_ITEMS, bounded
+from batchscore.schema import FLOATS, INTEGERS, element_of
+from batchscore.validate.keys import duplicates
+from batchscore.validate.staged import StagedTable
+
+Wrong = Callable[[pa.Array], pa.Array]
+
+
+@dataclass
+class _RowCheck:
+    """Counts the rows that ``wrong`` marks in one column and keeps the first ten with their keys."""
+
+    name: str
+    column: str
+    wrong: Wrong
+    passed_text: str
+    count: int = 0
+    sample: list[str] = field(default_factory=list)
+
+    def see(self, batch: pa.RecordBatch, keys: Sequence[str]) -> None:
+        values = batch.column(self.column)
+        marks = self.wrong(values)
+        found = int(pc.sum(marks, min_count=0).as_py() or 0)
+        if not found:
+            return
+        self.count += found
+        wanted = MAX_ITEMS - len(self.sample)
+        if wanted > 0:
+            rows = batch.filter(marks).slice(0, wanted).to_pylist()
+            self.sample.extend(_row_text(row, keys, self.column) for row in rows)
+
+    def check(self) -> Check:
+        observed = f"{self.count} rows" if self.count else self.passed_text
+        return Check(self.name, self.count == 0, observed, self.count, tuple(self.sample))
+
+
+def _row_text(row: dict[str, object], keys: Sequence[str], column: str) -> str:
+    named = ", ".join(f"{key}={row[key]}" for key in keys if key != column)
+    return bounded(f"{named}: {row[column]}" if named else str(row[column]))
+
+
+def check_rows(
+    plan: ScoringPlan, staged: StagedOutput, output: StagedTable, memory_budget_bytes: int
+) -> tuple[Check, ...]:
+    """Row counts, keys, predictions and classes, in one pass over the few columns they need."""
+    keys = tuple(key for key in plan.task.keys if key in {column.name for column in output.columns})
+    checks = _row_checks(plan, keys)
+    names = tuple(dict.fromkeys((*keys, *(check.column for check in checks))))
+    seen = 0
+    if names:
+        for batch in output.batches(names):
+            seen += batch.num_rows
+            for check in checks:
+                check.see(batch, keys)
+    else:
+        seen = sum(output.rows)
+    judged = [_count_check(staged, output, seen), *(check.check() for check in checks)]
+    if plan.keys_unique and keys:
+        judged.append(_unique_check(output, keys, memory_budget_bytes))
+    return tuple(judged)
+
+
+def _count_check(staged: StagedOutput, output: StagedTable, seen: int) -> Check:
+    stated = sum(file.rows for file in staged.files)
+    counts = {
+        "read": staged.rows_read - staged.bad_count,
+        "staged": staged.rows_staged,
+        "in the files by the tasks": stated,
+        "in the files by their footers": sum(output.rows),
+        "read back": seen,
+    }
+    wrong_files = [
+        f"{file.path}: {rows} rows instead of {file.rows}"
+        for file, rows in zip(output.files, output.rows, strict=True)
+        if rows != file.rows
+    ]
+    passed = len(set(counts.values())) == 1 and not wrong_files
+    observed = f"{seen} rows" if passed else ", ".join(f"{name}: {count}" for name, count in counts.items())
+    spread = max(counts.values()) - min(counts.values())
+    return Check("row_count_equals_input", passed, observed, spread, tuple(wrong_files[:MAX_ITEMS]))
+
+
+def _row_checks(plan: ScoringPlan, keys: Sequence[str]) -> list[_RowCheck]:
+    checks = []
+    if plan.keys_unique:
+        checks += [_RowCheck(f"keys_not_null({key})", key, pc.is_null, "no nulls") for key in keys]
+    outputs = [column for column in plan.task.columns if column.origin == "model"]
+    for column in outputs:
+        if _is_float(column.type):
+            checks.append(
+                _RowCheck(f"predictions_finite({column.name})", column.name, _not_finite, "all finite, no nulls")
+            )
+        else:
+            checks.append(_RowCheck(f"predictions_not_null({column.name})", column.name, _any_null, "no nulls"))
+    label = _label_column(outputs)
+    if plan.model.classes and label is not None:
+        known = _unknown_class(plan.model.classes, label.type)
+        text = f"within the {len(plan.model.classes)} known classes"
+        checks.append(_RowCheck(f"classes_known({label.name})", label.name, known, text))
+    return checks
+
+
+def _is_float(type_name: str) -> bool:
+    element = element_of(type_name)
+    return type_name in FLOATS if element is None else _is_float(element)
+
+
+def _label_column(outputs: Sequence[OutputColumn]) -> OutputColumn | None:
+    """The column that holds class labels; a float output may be a probability and is not taken for one."""
+    labels = [column for column in outputs if column.type in (*INTEGERS, "string", "boolean")]
+    named = [column for column in labels if column.name == PREDICTION] or labels
+    return named[0] if len(named) == 1 else None
+
+
+def _not_finite(values: pa.Array) -> pa.Array:
+    if not pa.types.is_list(values.type):
+        return pc.invert(pc.fill_null(pc.is_finite(values), fill_value=False))
+    return _rows_with(values, _not_finite)
+
+
+def _any_null(values: pa.Array) -> pa.Array:
+    return _rows_with(values, _any_null) if pa.types.is_list(values.type) else pc.is_null(values)
+
+
+def _rows_with(values: pa.ListArray, wrong: Wrong) -> pa.Array:
+    """Marks the rows that are null or hold an element that ``wrong`` marks."""
+    marks = values.is_null()
+    at_fault = pc.filter(pc.list_parent_indices(values), wrong(pc.list_flatten(values)))
+    if len(at_fault) == 0:
+        return marks
+    rows = pa.array(range(len(values)), pa.int64())
+    return pc.or_(marks, pc.is_in(rows, at_fault.cast(pa.int64())))
+
+
+def _unknown_class(classes: Sequence[str], type_name: str) -> Wrong:
+    folded = type_name == "boolean"  # Arrow writes true, Python True
+    known = pa.array([label.casefold() if folded else label for label in classes])
+
+    def wrong(values: pa.Array) -> pa.Array:
+        return pc.and_(values.is_valid(), pc.invert(pc.is_in(values.cast(pa.string()), known)))
+
+    return wrong
+
+
+def _unique_check(output: StagedTable, keys: Sequence[str], memory_budget_bytes: int) -> Check:
+    found = duplicates(lambda: output.batches(keys), keys, sum(output.rows), memory_budget_bytes, MAX_ITEMS)
+    sample = []
+    for values, count in found.keys:
+        named = ", ".join(f"{key}={value}" for key, value in zip(keys, values, strict=True))
+        sample.append(bounded(f"{named}: {count} rows"))
+    observed = f"{found.rows} rows share their key with another" if found.rows else "all distinct"
+    return Check(f"keys_unique({', '.join(keys)})", found.rows == 0, observed, found.rows, tuple(sample))

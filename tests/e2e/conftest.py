@@ -1,0 +1,101 @@
+"""A small demo, made once, copied for each test that changes it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+SECONDS = 240
+ROWS = 2_800
+DAYS = 14
+
+
+@dataclass(frozen=True)
+class Job:
+    """A folder with data, a registered model and settings, and the command run in it."""
+
+    folder: Path
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data" / "transactions"
+
+    @property
+    def table(self) -> Path:
+        return self.folder / "predictions" / "fraud_detection"
+
+    @property
+    def settings(self) -> Path:
+        return self.folder / "conf" / "fraud_detection.yaml"
+
+    def batchscore(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "batchscore", *map(str, arguments)],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+
+    def run(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        flags = ("--model", "fraud_detection/1", "--runner", "local", "--json")
+        return self.batchscore("run", *flags, *arguments, **environment)
+
+    def files(self) -> set[str]:
+        """Everything under predictions/, to see that nothing changed."""
+        root = self.folder / "predictions"
+        return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def unscored(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """The demo before its first run; not to be changed."""
+    folder = tmp_path_factory.mktemp("unscored")
+    script = (
+        "from pathlib import Path\n"
+        "from batchscore.demo.run import _prepare\n"
+        f"_prepare({ROWS}, 'local', lambda event: None)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        timeout=SECONDS,
+    )
+    return Job(folder)
+
+
+@pytest.fixture
+def job(unscored: Job, tmp_path: Path) -> Job:
+    """A copy of the demo before its first run."""
+    shutil.copytree(unscored.folder, tmp_path / "job")
+    return Job(tmp_path / "job")
+
+
+@pytest.fixture(scope="session")
+def published(unscored: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """The demo after its first run; not to be changed."""
+    folder = tmp_path_factory.mktemp("published") / "job"
+    shutil.copytree(unscored.folder, folder)
+    job = Job(folder)
+    done = job.run()
+    assert done.returncode == 0, done.stderr
+    return job
+
+
+@pytest.fixture
+def scored(published: Job, tmp_path: Path) -> Job:
+    """A copy of the demo after its first run."""
+    shutil.copytree(published.folder, tmp_path / "job")
+    return Job(tmp_path / "job")

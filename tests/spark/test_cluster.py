@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import samples
+
+pytestmark = [pytest.mark.spark, pytest.mark.cluster]
+
+TESTS = Path(samples.__file__).parent
+
+DRIVER = """
+import dataclasses, json, os, sys
+from pathlib import Path
+from tests import samples
+from pyspark import cloudpickle
+from batchscore import session
+from batchscore.errors import BatchscoreError
+from batchscore.runners import SparkRunner
+
+cloudpickle.register_pickle_by_value(samples)  # the executors have no tests
+given = json.loads(sys.argv[1])
+notices = []
+spark = session.start(given["master"], given["conf"], on_notice=notices.append)
+runner = SparkRunner(spark)
+task = samples.scoring_task(given["model"], digest="a" * 64, staging=given["staging"])
+heard = []
+def see(results):
+    return [json.loads(result.files[0].path) for result in results]
+answer = {"notices": notices}
+answer["splits"] = see(runner.run_splits(samples.describe, task, samples.groups_of(1, 1, 1, 1), heard.append))
+answer["heard"] = len(heard)
+again = SparkRunner(spark)
+answer["again"] = see(again.run_splits(samples.describe, task, samples.groups_of(1), heard.append))
+frame = spark.range(1000).repartition(2)
+answer["frame"] = see(again.run_dataframe(samples.describe_batches, task, frame, heard.append))
+answer["files"] = list(spark.sparkContext.listFiles) + list(spark.sparkContext.listArchives)
+answer["flaky"] = see(runner.run_splits(samples.flaky, task, samples.groups_of(1), heard.append))
+try:
+    runner.run_splits(samples.unavailable, task, samples.groups_of(1), heard.append)
+except BatchscoreError as error:
+    answer["unavailable"] = error.as_dict()
+try:
+    runner.run_splits(samples.bad_rows_in_second, task, samples.groups_of(1, 1), heard.append)
+except BatchscoreError as error:
+    answer["bad_rows"] = error.as_dict()
+print(json.dumps(answer))
+spark.stop()
+"""
+
+
+@pytest.fixture(scope="module")
+def staging(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("staging")
+
+
+@pytest.fixture(scope="module")
+def answer(cluster, staging, tmp_path_factory):
+    model = tmp_path_factory.mktemp("model")
+    (model / "sub").mkdir()
+    (model / "MLmodel").write_text("flavors: {}", encoding="utf-8")
+    (model / "sub" / "weights.bin").write_bytes(b"\x00\x01weights")
+    given = {"master": cluster.master, "conf": cluster.driver_conf, "model": str(model), "staging": str(staging)}
+    driver = subprocess.run(
+        [sys.executable, "-c", DRIVER, json.dumps(given)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(TESTS.parent), str(TESTS)))},
+        cwd=tmp_path_factory.mktemp("driver"),
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert driver.returncode == 0, driver.stderr[-3000:]
+    return json.loads(driver.stdout)
+
+
+def test_executors_are_elsewhere_and_got_the_package_and_the_model(answer, cluster):
+    assert len(answer["splits"]) == 4
+    assert answer["heard"] == 4
+    for seen in [*answer["splits"], *answer["again"], *answer["frame"]]:
+        assert seen["cwd"].startswith(str(cluster.folder))
+        assert ".zip/batchscore/errors.py" in seen["package"]
+        assert not any(entry == str(TESTS.parent) for entry in seen["path"])
+        assert seen["model"].startswith(str(cluster.folder))
+        assert seen["files"] == {"MLmodel": "flavors: {}", "sub/weights.bin": "\x00\x01weights"}
+    assert len({seen["cwd"] for seen in answer["splits"]}) == 2
+
+
+def test_frames_are_scored_on_the_cluster(answer):
+    assert sum(seen["rows"] for seen in answer["frame"]) == 1000
+
+
+def test_package_and_model_are_shipped_once(answer):
+    names = [path.rpartition("/")[2] for path in answer["files"]]
+    assert len([name for name in names if name.startswith("batchscore-")]) == 1
+    assert len([name for name in names if name.startswith("model-")]) == 1
+
+
+def test_a_task_that_fails_for_storage_is_tried_again_and_counted_once(answer, staging):
+    assert len(answer["flaky"]) == 1
+    assert len(list(staging.glob("flaky-*"))) == 2
+    assert answer["unavailable"]["problem"] == "the bucket does not answer"
+    assert len(list(staging.glob("f0-*"))) >= 4
+
+
+def test_an_error_that_would_repeat_is_not_tried_again(answer, staging):
+    assert answer["bad_rows"]["error"] == "BadRowsError"
+    assert len(list(staging.glob("f1-*"))) == 1

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import sys
+from decimal import Decimal
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+import pytest
+
+from batchscore.arrow.footers import read_footer
+from batchscore.arrow.splits import read_split
+from batchscore.arrow.types import arrow_schema
+from batchscore.contracts import Column, Compare, Constant, Split
+from batchscore.errors import InputError
+from tests.factories.sources import BIG, every_type, write
+
+
+def wall(*parts):
+    return dt.datetime(*parts)  # noqa: DTZ001  # wall-clock time has no zone
+
+
+def whole(path, **facts):
+    return Split(str(path), -1, None, facts.pop("partition", ()), 0, **facts)
+
+
+def read(path, columns, predicate=None, batch_rows=1_000, **facts):
+    columns = tuple(Column(name, kind) for name, kind in columns.items())
+    batches = list(read_split(whole(path, **facts), str(path.parent), columns, predicate, batch_rows))
+    return pa.Table.from_batches(batches, arrow_schema(columns))
+
+
+def test_every_type_comes_back_as_written(tmp_path):
+    table = every_type()
+    path = write(table, tmp_path / "a.parquet")
+    kinds = {c.name: c.type for c in read_footer_columns(path)}
+    found = read(path, kinds)
+    assert repr(found.to_pylist()) == repr(table.to_pylist())  # repr: NaN is NaN, -0.0 is not 0.0
+    assert found["id"][0].as_py() == BIG
+
+
+def read_footer_columns(path):
+    filesystem = pa.fs.LocalFileSystem()
+    return read_footer(filesystem, str(path)).columns
+
+
+def test_only_the_asked_columns_in_the_asked_order(tmp_path):
+    path = write(pa.table({"a": [1], "b": [2], "c": [3]}), tmp_path / "a.parquet")
+    assert read(path, {"c": "long", "a": "long"}).to_pylist() == [{"c": 3, "a": 1}]
+
+
+def test_batches_and_row_groups(tmp_path):
+    path = write(pa.table({"a": range(100)}), tmp_path / "a.parquet", row_group_size=10)
+    split = Split(str(path), 20, (1, 7), (), 0)
+    batches = list(read_split(split, str(tmp_path), (Column("a", "long"),), None, 8))
+    assert all(0 < batch.num_rows <= 8 for batch in batches)
+    assert [value for batch in batches for value in batch["a"].to_pylist()] == [*range(10, 20), *range(70, 80)]
+
+
+def test_partition_values_are_columns(tmp_path):
+    path = write(pa.table({"a": [1, 2], "ds": ["lies", "lies"]}), tmp_path / "a.parquet")
+    partition = (("ds", "2026-11-21"), ("hour", "7"), ("city", None), ("at", "2026-11-21 06:00:00"))
+    found = read(
+        path, {"ds": "date", "a": "long", "hour": "integer", "city": "string", "at": "timestamp"}, partition=partition
+    )
+    moment = dt.datetime(2026, 11, 21, 6, tzinfo=dt.UTC)
+    expected = {"ds": dt.date(2026, 11, 21), "hour": 7, "city": None, "at": moment}
+    assert found.to_pylist() == [{"ds": expected["ds"], "a": n, **expected} for n in (1, 2)]
+
+
+def test_constants_alone_read_no_data(tmp_path):
+    path = write(pa.table({"a": range(10)}), tmp_path / "a.parquet", row_group_size=4)
+    found = read(path, {"ds": "string"}, partition=(("ds", "x"),), batch_rows=3)
+    assert found["ds"].to_pylist() == ["x"] * 10
+    counted = list(read_split(whole(path), str(tmp_path), (), None, 3))
+    assert [batch.num_rows for batch in counted] == [3, 3, 3, 1]
+
+
+def test_a_column_that_the_file_lacks_is_null(tmp_path):
+    path = write(pa.table({"a": [1]}), tmp_path / "a.parquet")
+    assert read(path, {"a": "long", "later": "array<double>"}).to_pylist() == [{"a": 1, "later": None}]
+
+
+def test_a_column_that_differs_in_case_is_found_as_spark_does(tmp_path):
+    path = write(pa.table({"Amount": [1]}), tmp_path / "a.parquet")
+    assert read(path, {"amount": "long"}).to_pylist() == [{"amount": 1}]
+
+
+@pytest.mark.parametrize(
+    ("stored", "kind", "expected"),
+    [
+        (pa.array([2**31 - 1], pa.int32()), "long", 2**31 - 1),
+        (pa.array([127], pa.int8()), "double", 127.0),
+        (pa.array([0.1], pa.float32()), "double", 0.10000000149011612),
+        (pa.array([5], pa.int32()), "decimal(12,2)", Decimal("5.00")),
+        (pa.array([Decimal("1.5")], pa.decimal128(3, 1)), "decimal(8,3)", Decimal("1.500")),
+        (pa.array([dt.date(2026, 1, 2)], pa.date32()), "timestamp_ntz", wall(2026, 1, 2)),
+        (pa.array([2**64 - 1], pa.uint64()), "decimal(20,0)", Decimal(2**64 - 1)),
+        (pa.array([255], pa.uint8()), "short", 255),
+        (pa.array([2**32 - 1], pa.uint32()), "long", 2**32 - 1),
+        (pa.array(["x"], pa.large_string()), "string", "x"),
+        (pa.array(["x"], pa.large_string()).dictionary_encode(), "string", "x"),
+        (pa.array([[1, 2]], pa.large_list(pa.int64())), "array<long>", [1, 2]),
+        (pa.array([1_000], pa.timestamp("ns")), "timestamp_ntz", wall(1970, 1, 1, 0, 0, 0, 1)),
+        (
+            pa.array([1_000], pa.timestamp("ns", "Europe/Berlin")),
+            "timestamp",
+            dt.datetime(1970, 1, 1, 0, 0, 0, 1, tzinfo=dt.UTC),
+        ),
+    ],
+)
+def test_widened_and_foreign_types(tmp_path, stored, kind, expected):
+    path = write(pa.table({"v": stored}), tmp_path / "a.parquet")
+    found = read(path, {"v": kind})
+    assert found["v"].to_pylist() == [expected]
+
+
+def test_spark_s_own_timestamps_are_instants(tmp_path):
+    moment = dt.datetime(2026, 11, 21, 6, tzinfo=dt.UTC)
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"at": pa.array([moment], pa.timestamp("us"))}), path, use_deprecated_int96_timestamps=True)
+    assert read_footer_columns(path)[0].type == "timestamp"
+    assert read(path, {"at": "timestamp"})["at"].to_pylist() == [moment]
+
+
+def test_nanoseconds_that_would_be_lost_are_an_error(tmp_path):
+    path = write(pa.table({"v": pa.array([1_001], pa.timestamp("ns"))}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet holds a value finer"):
+        read(path, {"v": "timestamp_ntz"})
+
+
+def test_a_type_that_does_not_widen_is_an_error(tmp_path):
+    path = write(pa.table({"v": ["x"]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"column v of .*a\.parquet does not fit") as caught:
+        read(path, {"v": "long"})
+    assert caught.value.found == "string"
+
+
+def test_the_predicate_keeps_rows_and_drops_empty_batches(tmp_path):
+    path = write(pa.table({"a": range(100)}), tmp_path / "a.parquet")
+    keep = Compare("a", ">=", Constant(95, "integer"))
+    batches = list(read_split(whole(path), str(tmp_path), (Column("a", "long"),), keep, 10))
+    assert [batch.num_rows for batch in batches] == [5]
+
+
+def test_a_predicate_on_a_partition_value(tmp_path):
+    path = write(pa.table({"a": [1]}), tmp_path / "a.parquet")
+    keep = Compare("ds", ">", Constant("2026-11-21", "date"))
+    for day, rows in (("2026-11-21", 0), ("2026-11-22", 1)):
+        assert read(path, {"a": "long", "ds": "date"}, keep, partition=(("ds", day),)).num_rows == rows
+
+
+def damaged_page(raw):
+    return raw[:4] + bytes(200) + raw[204:]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda raw: raw[: len(raw) // 2], lambda _: b"", lambda _: b"id,amount\n1,2\n", damaged_page]
+)
+def test_a_damaged_file_is_named(tmp_path, damage):
+    path = write(pa.table({"a": [index * 7919 % 10_007 for index in range(5_000)]}), tmp_path / "a.parquet")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=r"a\.parquet"):
+        read(path, {"a": "long"})
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"a\.parquet is no longer there"):
+        read(tmp_path / "a.parquet", {"a": "long"})
+
+
+def test_a_file_that_changed_since_it_was_pinned_is_an_error(tmp_path):
+    path = write(pa.table({"a": [1, 2]}), tmp_path / "a.parquet")
+    footer = read_footer(pa.fs.LocalFileSystem(), str(path))
+    facts = {"file_size": footer.size, "stamp": f"12345:{footer.digest}"}
+    assert read(path, {"a": "long"}, **facts).num_rows == 2
+    write(pa.table({"a": [1, 3]}), path)
+    assert path.stat().st_size == footer.size
+    with pytest.raises(InputError, match="changed after planning"):
+        read(path, {"a": "long"}, **facts)
+    write(pa.table({"a": [1, 3, 4]}), path)
+    with pytest.raises(InputError, match="bytes instead of"):
+        read(path, {"a": "long"}, file_size=footer.size)
+    split = Split(str(path), 2, None, (), 0)
+    with pytest.raises(InputError, match="3 rows instead of 2"):
+        list(read_split(split, str(tmp_path), (Column("a", "long"),), None, 10))
+
+
+PEAK = """
+import resource, sys
+from batchscore.arrow.splits import read_split
+from batchscore.contracts import Column, Split
+columns = tuple(Column(f"c{index}", "double") for index in range(5))
+for _ in read_split(Split(sys.argv[1], -1, None, (), 0), "/", columns, None, 16_384):
+    pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
+
+
+def test_memory_does_not_grow_with_a_row_group(tmp_path):
+    peaks = []
+    for rows in (100_000, 2_000_000):  # 4 MB and 80 MB in one row group
+        values = pa.array(range(rows), pa.float64())
+        path = write(
+            pa.table({f"c{index}": values for index in range(5)}),
+            tmp_path / f"{rows}.parquet",
+            row_group_size=rows,
+            use_dictionary=False,
+            compression="none",
+        )
+        done = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout))
+    assert peaks[1] - peaks[0] < 25, f"peak resident MiB: {peaks}"

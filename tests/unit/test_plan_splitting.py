@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchscore.contracts import SourceFile
+from batchscore.plan.splitting import make_tasks
+
+
+@st.composite
+def source_files(draw):
+    files = []
+    for index in range(draw(st.integers(1, 12))):
+        groups = tuple(draw(st.lists(st.integers(0, 500), max_size=8)))
+        rows = sum(groups) if groups else draw(st.integers(-1, 2_000))
+        ds = draw(st.sampled_from(["a", "b", None]))
+        files.append(SourceFile(f"f{index}", draw(st.integers(1, 10**6)), "1:abc", rows, groups, (("ds", ds),)))
+    return files
+
+
+def covered(files, tasks):
+    groups = {file.path: list(range(len(file.row_groups))) for file in files}
+    seen: dict[str, list] = {}
+    for task in tasks:
+        for split in task:
+            own = split.row_groups
+            seen.setdefault(split.path, []).extend(groups[split.path] or ["whole"] if own is None else own)
+    return {path: sorted(map(str, found)) for path, found in seen.items()}, {
+        path: sorted(map(str, indices or ["whole"])) for path, indices in groups.items()
+    }
+
+
+@given(source_files(), st.integers(1, 9), st.integers(1, 1_000))
+def test_every_row_group_is_read_exactly_once(files, cores, rows_per_task):
+    tasks = make_tasks(files, cores=cores, rows_per_task=rows_per_task)
+    found, expected = covered(files, tasks)
+    assert found == expected
+    assert all(task for task in tasks)
+
+
+@given(source_files(), st.integers(1, 9), st.randoms())
+def test_the_order_of_the_files_does_not_matter(files, cores, random):
+    expected = make_tasks(files, cores=cores)
+    random.shuffle(files)
+    assert make_tasks(files, cores=cores) == expected
+
+
+@given(source_files(), st.integers(1, 9))
+def test_splits_carry_the_files_own_facts(files, cores):
+    by_path = {file.path: file for file in files}
+    for split in (split for task in make_tasks(files, cores=cores) for split in task):
+        file = by_path[split.path]
+        assert (split.file_size, split.stamp, split.partition) == (file.size, file.stamp, file.partition)
+        if split.row_groups is not None:
+            assert split.rows == sum(file.row_groups[index] for index in split.row_groups)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 7])
+def test_one_large_file_uses_all_cores(cores):
+    file = SourceFile("big", 10**9, "", 100_000, (1_000,) * 100)
+    tasks = make_tasks([file], cores=cores)
+    rows = [sum(split.rows for split in task) for task in tasks]
+    assert len(rows) == cores
+    assert max(rows) - min(rows) <= 2 * cores * 1_000
+
+
+def test_many_small_files_share_a_task():
+    files = [SourceFile(f"f{index:04}", 10_000, "", 100) for index in range(1_000)]
+    assert [len(task) for task in make_tasks(files, cores=2)] == [500, 500]
+
+
+def test_more_rows_than_a_task_holds_make_whole_waves():
+    files = [SourceFile(f"f{index:02}", 10_000, "", 1_000) for index in range(50)]
+    tasks = make_tasks(files, cores=4, rows_per_task=10_000)
+    assert len(tasks) == 8
+    assert max(sum(split.rows for split in task) for task in tasks) <= 7_000
+
+
+def test_files_of_one_partition_stay_together():
+    files = [SourceFile(f"f{index}", 10, "", 100, (), (("ds", "ab"[index % 2]),)) for index in range(10)]
+    first, second = make_tasks(files, cores=2)
+    assert {split.partition for split in first} == {(("ds", "a"),)}
+    assert {split.partition for split in second} == {(("ds", "b"),)}
+
+
+def test_files_of_unknown_rows_are_balanced_by_size():
+    files = [SourceFile("a", 600, "", -1), *(SourceFile(f"b{index}", 100, "", -1) for index in range(6))]
+    assert [len(task) for task in make_tasks(files, cores=2)] == [1, 6]
+
+
+def test_no_files_no_tasks():
+    assert make_tasks([], cores=4) == ()
+
+
+@pytest.mark.parametrize(("cores", "rows"), [(0, 1), (1, 0)])
+def test_nonsense_is_refused(cores, rows):
+    with pytest.raises(ValueError, match="positive"):
+        make_tasks([], cores=cores, rows_per_task=rows)

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from batchscore.contracts import RunRecord
+from batchscore.errors import SettingsError
+from batchscore.publish import inspect
+from batchscore.record import append, history, ledger_uri, rebuild, show
+from tests.factories.staging import day, make_plan, offer, publish_run, stage
+
+D1, D2 = day("2026-01-01"), day("2026-01-02")
+
+
+@pytest.fixture
+def table(tmp_path):
+    return str(tmp_path / "scores")
+
+
+def record(table, run_id, ended="2026-01-01T00:00:00+00:00", **facts):
+    base = {
+        "run_id": run_id, "state": "published", "started_at": ended, "ended_at": ended, "model_name": "m",
+        "model_version": "1", "model_digest": "d", "source_uri": "/in", "source_version": None, "source_snapshot": "s",
+        "table": table, "table_version": 0, "mode": "partitions", "units_published": 1, "units_live": 0, "rows_read": 2,
+        "rows": 2, "engine": "pyfunc", "runner": "local", "seconds": 1.5, "exit_code": 0, "message": "",
+    }  # fmt: skip
+    return RunRecord(**{**base, **facts})
+
+
+def test_round_trip(table):
+    one = record(table, "r1", source_version=7, detail="x\ny")
+    append(table, one)
+    assert history(table, 10) == [one]
+    assert ledger_uri(table) == table + "__runs"
+
+
+def test_newest_first_and_bounded(table):
+    for number in range(5):
+        append(table, record(table, f"r{number}", f"2026-01-0{number + 1}T00:00:00+00:00"))
+    assert [entry.run_id for entry in history(table, 2)] == ["r4", "r3"]
+
+
+def test_the_last_row_of_a_run_counts(table):
+    append(table, record(table, "r1", state="failed", exit_code=7))
+    append(table, record(table, "r1", "2026-01-02T00:00:00+00:00"))
+    assert [entry.state for entry in history(table, 9)] == ["published"]
+
+
+def test_an_empty_history(table):
+    assert history(table, 9) == []
+
+
+def test_a_crash_between_commit_and_record_is_mended(table):
+    publish_run(table, "r1", {D1: "k1"})
+    append(table, record(table, "r1", "2020-01-01T00:00:00+00:00"))
+    publish_run(table, "r2", {D2: "k2"})
+    found = history(table, 9)
+    assert [(entry.run_id, entry.state, entry.table_version, entry.rows) for entry in found] == [
+        ("r2", "published", 1, 2),
+        ("r1", "published", 0, 2),
+    ]
+    assert DeltaTable(ledger_uri(table)).count() == 2
+    assert history(table, 9) == found
+    assert DeltaTable(ledger_uri(table)).count() == 2
+
+
+def test_a_run_that_never_committed_is_not_history(table):
+    publish_run(table, "r1", {D1: "k1"})
+    plan = make_plan(inspect(table), "r2", {D2: "k2"})
+    offer(plan, [stage(plan, D2, [1])], {D2: "k2"})
+    assert [entry.run_id for entry in history(table, 9)] == ["r1"]
+
+
+def test_a_published_run_is_known_when_the_log_forgot_its_commit(table):
+    publish_run(table, "r1", {D1: "k1"})
+    publish_run(table, "r2", {D2: "k2"})
+    DeltaTable(table).create_checkpoint()
+    for version in (0, 1):
+        (Path(table) / "_delta_log" / f"{version:020d}.json").unlink()
+    assert {(entry.run_id, entry.table_version) for entry in history(table, 9)} == {("r1", -1), ("r2", -1)}
+
+
+def test_a_lost_ledger_is_rebuilt(table):
+    publish_run(table, "r1", {D1: "k1"})
+    publish_run(table, "r2", {D1: "k2"})  # r1 is no longer active: only its commit names it
+    append(table, record(table, "r1"))
+    shutil.rmtree(ledger_uri(table))
+    assert [entry.run_id for entry in rebuild(table)] == ["r2", "r1"]
+    assert len(history(table, 9)) == 2
+
+
+@pytest.mark.parametrize("damage", ["log", "data"])
+def test_a_damaged_ledger_keeps_refused_runs(table, damage, caplog):
+    publish_run(table, "r1", {D1: "k1"})
+    append(table, record(table, "r1"))
+    append(table, record(table, "bad", state="refused", exit_code=4))
+    ledger = Path(ledger_uri(table))
+    if damage == "log":
+        (ledger / "_delta_log" / f"{1:020d}.json").write_text("{broken")
+    else:
+        next(path for path in ledger.glob("*.parquet") if b"r1" in path.read_bytes()).write_bytes(b"PAR1")
+    assert {entry.run_id: entry.state for entry in history(table, 9)} == {"r1": "published", "bad": "refused"}
+    assert "ledger" in caplog.text
+    append(table, record(table, "r3"))
+    assert len(history(table, 9)) == 3
+
+
+def test_appending_to_a_damaged_ledger_rebuilds_it(table):
+    publish_run(table, "r1", {D1: "k1"})
+    append(table, record(table, "r1"))
+    (Path(ledger_uri(table)) / "_delta_log" / f"{0:020d}.json").write_text("{broken")
+    append(table, record(table, "r2"))
+    assert {entry.run_id for entry in history(table, 9)} == {"r1", "r2"}
+
+
+def test_many_runs_stay_few_files(table, monkeypatch):
+    monkeypatch.setattr("batchscore.record.ledger.MAX_SMALL_FILES", 3)
+    for number in range(6):
+        append(table, record(table, f"r{number}", f"2026-01-0{number + 1}T00:00:00+00:00"))
+    assert len(DeltaTable(ledger_uri(table)).file_uris()) <= 4
+    assert len(history(table, 99)) == 6
+
+
+def test_show(table):
+    publish_run(table, "abc1", {D1: "k1"})
+    append(table, record(table, "abc1"))
+    append(table, record(table, "abd2"))
+    found, manifest = show(table, "abc")
+    assert (found.run_id, manifest.run_id) == ("abc1", "abc1")
+    assert show(table, "abd2")[1] is None
+
+
+def test_show_unknown_and_ambiguous(table):
+    append(table, record(table, "abc1"))
+    append(table, record(table, "abd2"))
+    with pytest.raises(SettingsError, match="did you mean: abc1"):
+        show(table, "bc1")
+    with pytest.raises(SettingsError, match="several runs"):
+        show(table, "ab")
+    with pytest.raises(SettingsError):
+        show(table, "")

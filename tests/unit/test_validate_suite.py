@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from batchscore.errors import SettingsError
+from batchscore.validate import check_columns, load_suite
+from batchscore.validate.suite import needs_all_columns, suite_columns
+
+BETWEEN = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "prediction", "min_value": 0}}
+
+
+def written(tmp_path, content: object) -> str:
+    path = tmp_path / "suite.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return str(path)
+
+
+def test_a_suite_is_read_without_importing_great_expectations(tmp_path):
+    path = written(tmp_path, {"name": "s", "expectations": [BETWEEN]})
+    code = (
+        "import sys; from batchscore.validate import load_suite, check_columns; "
+        f"check_columns(load_suite({path!r}), ['prediction']); "
+        "print([m for m in ('great_expectations', 'pandas', 'pyspark') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("{", "is not JSON"),
+        ([], "has no list 'expectations'"),
+        ({"expectations": {}}, "has no list 'expectations'"),
+        ({"expectations": []}, "is empty"),
+        ({"expectations": ["x"]}, "expectation 1 of"),
+        ({"expectations": [BETWEEN, {"kwargs": {}}]}, "expectation 2 of"),
+        ({"expectations": [{"type": "expect_column_to_exist", "kwargs": []}]}, "no object"),
+        ({"expectations": [{"type": "expect_column_values_to_be_of_type", "kwargs": {}}]}, "engine's own type names"),
+    ],
+)
+def test_a_damaged_suite_is_refused(tmp_path, content, text):
+    with pytest.raises(SettingsError, match=text):
+        load_suite(written(tmp_path, content))
+
+
+def test_a_missing_suite_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_suite(str(tmp_path / "none.json"))
+
+
+def test_columns_of_conditions_and_lists_are_found():
+    suite = {
+        "expectations": [
+            BETWEEN,
+            {"type": "expect_compound_columns_to_be_unique", "kwargs": {"column_list": ["id", "ds"]}},
+            {"type": "t", "kwargs": {"column_A": "a", "column_B": "b", "row_condition": 'col("c") == 1'}},
+            {
+                "expectation_type": "t",
+                "kwargs": {
+                    "row_condition": {
+                        "type": "and",
+                        "conditions": [{"type": "nullity", "column": {"name": "d"}, "is_null": True}],
+                    }
+                },
+            },
+        ]
+    }
+    assert suite_columns(suite) == ("prediction", "id", "ds", "a", "b", "c", "d")
+    assert not needs_all_columns(suite)
+
+
+def test_an_unknown_column_is_named_with_its_neighbour():
+    with pytest.raises(SettingsError, match="did you mean: prediction"):
+        check_columns({"expectations": [BETWEEN]}, ["id", "prediction2"])
+    with pytest.raises(SettingsError, match="prediction"):
+        check_columns({"expectations": [BETWEEN]}, ["id"])
+    check_columns({"expectations": [BETWEEN]}, ["id", "prediction"])
