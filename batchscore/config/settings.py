@@ -305,3 +305,8 @@ class JobConfig(_Settings):
     start_date: dt.date | None = Field(
         default=None, description="First day that Airflow runs the job for, YYYY-MM-DD; null: from now on."
     )
+    max_active_runs: int = Field(default=1, ge=1, description="Dates that Airflow scores at once.")
+    retries: int = Field(default=3, ge=0, description="How often Airflow retries a run that ended with exit code 7.")
+    retry_delay_minutes: float = Field(
+        default=5.0, ge=0, description="Minutes before Airflow's first retry; each further one waits twice as long."
+    )

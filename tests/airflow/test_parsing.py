@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,12 @@ HEAVY = ("batchscore", "pydantic_settings", "pyspark", "mlflow", "pandas", "nump
 
 def utc(year, month, day, hour=0):
     return dt.datetime(year, month, day, hour, tzinfo=dt.UTC)
+
+
+def only_error(bag):
+    """The one import error, which must be of the file that has no DAGs."""
+    assert [Path(name).name for name in bag.import_errors] == [PROBLEMS]
+    return next(iter(bag.import_errors.values()))
 
 
 def test_each_file_with_a_schedule_is_a_dag(load_dags, write_settings):
@@ -82,6 +89,7 @@ def test_catch_up_runs_each_day_after_it_has_ended(load_dags, write_settings, sc
         ("nan", "schedule: '@daily'\nretry_delay_minutes: .nan\noutput: {partition_by: [ds]}", "retry_delay_minutes"),
         ("huge", "schedule: '@daily' #" + "x" * 1_000_000, "too many"),
     ],
+    ids=lambda value: value if value.isalpha() else "-",
 )
 def test_a_broken_file_is_an_import_error_and_hides_no_other(load_dags, write_settings, conf, name, text, says):
     """Airflow stops all DAGs of a file with an import error: it is reported under another file than theirs."""
@@ -89,23 +97,23 @@ def test_a_broken_file_is_an_import_error_and_hides_no_other(load_dags, write_se
     (conf / f"{name}.yaml").write_bytes(text.encode("latin-1"))
     bag = load_dags(conf)
     assert list(bag.dags) == ["good"]
-    assert list(bag.import_errors) == [PROBLEMS]
-    assert f"{name}.yaml: " in bag.import_errors[PROBLEMS]
-    assert says in bag.import_errors[PROBLEMS]
-    assert {dag.relative_fileloc for dag in bag.dags.values()} == {"batchscore_dags.py"}
+    error = only_error(bag)
+    assert f"{name}.yaml: " in error
+    assert says in error
+    assert {Path(dag.fileloc).name for dag in bag.dags.values()} == {"batchscore_dags.py"}
 
 
 def test_all_broken_files_are_named(load_dags, write_settings, conf):
     for name in ("one", "two"):
         (conf / f"{name}.yaml").write_text("- x")
-    error = load_dags(conf).import_errors[PROBLEMS]
+    error = only_error(load_dags(conf))
     assert "one.yaml: " in error
     assert "two.yaml: " in error
 
 
 def test_a_missing_folder_is_an_import_error(load_dags, tmp_path):
     bag = load_dags(tmp_path / "nowhere")
-    assert "set BATCHSCORE_CONF_DIR" in bag.import_errors[PROBLEMS]
+    assert "set BATCHSCORE_CONF_DIR" in only_error(bag)
 
 
 def test_parsing_imports_nothing_heavy(write_settings):

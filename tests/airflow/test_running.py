@@ -118,7 +118,7 @@ def alive(pid):
     """Whether a process runs; one that nobody has waited for is not running."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it ends while it is looked at
         return False
 
 
