@@ -68,7 +68,7 @@ def register_python(registry: Registry, name: str, predict: Callable[..., Any], 
     import mlflow.pyfunc
 
     class Custom(mlflow.pyfunc.PythonModel):
-        def predict(self, context, model_input, params=None):  # noqa: ARG002  # MLflow's signature
+        def predict(self, context, model_input, params=None):  # MLflow's signature
             return predict(model_input, params)
 
     return register(registry, name, mlflow.pyfunc.log_model, python_model=Custom(), **arguments)
