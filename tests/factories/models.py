@@ -311,7 +311,7 @@ def register_onnx_mixed(registry: Registry, name: str = "onnx_mixed") -> Registe
     graph = convert_sklearn(model, initial_types=[(column, kind([None, 1])) for column, kind in kinds.items()])
     signature = ModelSignature(
         inputs=Schema([ColSpec("double", "amount"), ColSpec("long", "hour"), ColSpec("string", "channel")]),
-        outputs=Schema([ColSpec("float", "variable")]),
+        outputs=Schema([ColSpec("double", "variable")]),
     )
     register(registry, name, mlflow.onnx.log_model, onnx_model=graph, signature=signature)
     return Registered(name, frame)
@@ -349,7 +349,7 @@ def register_outputs(registry: Registry, kind: str = "frame") -> Registered:
 
 
 def register_unnamed_tensor(registry: Registry, name: str = "unnamed_tensor") -> Registered:
-    """A scikit-learn regression logged with arrays: the signature is one unnamed tensor; the sample is an array column."""
+    """A scikit-learn regression with one unnamed tensor as input; the sample is one array column."""
     import mlflow.sklearn
     from mlflow.models import infer_signature
     from sklearn.linear_model import LinearRegression
