@@ -68,7 +68,9 @@ layers: $(READY) ## import-linter: who may import whom
 
 .PHONY: bench
 bench: $(READY) ## the figures: speed against spark_udf, memory, start-up times
-	$(BIN)/python -m pytest -q benchmarks --benchmark-enable --override-ini addopts="--strict-markers --strict-config"
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.end_to_end
+	$(BIN)/python -m benchmarks.memory
 
 .PHONY: wheel-test
 wheel-test: $(READY) ## build the wheel, install it into an empty environment, run the demo there

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchscore.contracts import VERSION as __version__
+from batchscore.contracts import VERSION
 
 if TYPE_CHECKING:
     from batchscore.udf import spark_udf
 
+__version__ = VERSION
 __all__ = ["__version__", "spark_udf"]
 
 

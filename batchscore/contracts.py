@@ -229,6 +229,7 @@ class PinnedSource:
         columns: all columns, partition columns included, types widened over all files.
         partition_columns: columns that the layout is partitioned by, in order.
         files: the files that remain after pruning by partition values.
+        root: the path that the files' paths begin with; keys of units leave it out.
         missing_ok: columns that some files lack (added later); read as null there.
         dataframe_reason: why workers cannot read splits of it themselves, or None where they can.
     """
@@ -240,6 +241,7 @@ class PinnedSource:
     columns: Schema
     partition_columns: tuple[str, ...]
     files: tuple[SourceFile, ...]
+    root: str = ""
     missing_ok: frozenset[str] = frozenset()
     dataframe_reason: str | None = None
     notices: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
@@ -78,7 +78,7 @@ def spark_udf(  # noqa: PLR0913  # the first five are those of mlflow.pyfunc.spa
         archive=_shipped(spark, model),
         result=_result_type(model, result_type),
     )
-    udf: Callable[..., Column] = arrow_udf(scorer.score, returnType=_spark_type(scorer.outputs, scorer.result))
+    udf = cast("Callable[..., Column]", arrow_udf(scorer.score, _spark_type(scorer.outputs, scorer.result)))  # type: ignore[call-overload]  # Spark's stub demands functionType, its code infers it
     names = [name for model_input in model.inputs for name in (model_input.columns or (model_input.name,))]
 
     @wraps(udf)  # spark.udf.register reads the attributes of Spark's own UDF

@@ -98,7 +98,7 @@ def _prepare(rows: int, runner: str, on_event: OnEvent) -> JobConfig:
     _write_settings()
     config = load(SETTINGS, {"scoring.runner": runner})
     _make_data_once(_Recipe(rows, DAYS, SEED, MEANING), on_event)
-    on_event({"event": "stage", "stage": "model", "text": f"{MODEL_NAME} is trained and registered, unless it is"})
+    on_event({"event": "stage", "stage": "model", "text": f"{MODEL_NAME}: as registered here before, or trained now"})
     train_and_register(config.registry.tracking_uri, Path())
     return config
 

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchscore.arrow.types import to_arrow
 from batchscore.contracts import ModelInput
 from batchscore.errors import ModelError
 from batchscore.schema import INTEGERS
@@ -104,8 +105,6 @@ def _xgboost(booster: Any, inputs: Sequence[ModelInput]) -> Mapping[str, list[An
 
 
 def _as_type(name: str, kind: str, categories: list[Any]) -> pa.Array:
-    from batchscore.arrow.types import to_arrow  # noqa: PLC0415
-
     try:
         return pa.array(categories, to_arrow(kind))
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:

@@ -21,7 +21,9 @@ def to_frame(
     categories: Mapping[str, pa.Array],
     missing_text: float | None = None,
 ) -> pd.DataFrame:
-    """A batch as the frame that pandas itself would make of the same table, but for these:
+    """A batch as the frame that pandas itself would make of the same table.
+
+    Apart from that:
 
     * inputs in ``categories`` are coded as in training;
     * a missing string is ``missing_text``: None, or NaN for a model that was trained on NaN;

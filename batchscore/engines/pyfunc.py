@@ -55,7 +55,7 @@ class PyfuncEngine:
             return empty_batch(self._files.outputs)
         data = self._data(inputs)
         try:
-            with self._pools.limit(limits=self._threads), _quiet():
+            with self._pools.limit(limits=self._threads):
                 predicted = self._predict(data, params=self._params)
         except Exception as error:  # the model is the user's code: it may raise anything
             raise ModelError(
@@ -101,7 +101,7 @@ def supports(model: PinnedModel) -> str | None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps MLflow's hints on versions and types, given for each batch, out of the executor's log."""
+    """Keeps MLflow's hints on versions out of each executor's log; the caller loads one model at a time."""
     logger = logging.getLogger("mlflow")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -187,6 +187,7 @@ def _known_units(inputs: PlanInputs, partition_by: tuple[str, ...], digest: str)
 
 
 def _planned(inputs: PlanInputs, values: UnitValues, files: list[SourceFile], digest: str) -> PlannedUnit:
+    files = _below(inputs.source.root, files)
     key = unit_key(inputs.model.digest, files, digest, values)
     before = inputs.target.units.get(values, UnitState())
     mode, manifests = inputs.config.output.mode, inputs.target.manifests
@@ -263,6 +264,11 @@ def _whole_table_if_replacing(inputs: PlanInputs, units: tuple[PlannedUnit, ...]
         unit if unit.action == "score" else replace(unit, action="score", reason="the whole table is replaced")
         for unit in units
     )
+
+
+def _below(root: str, files: list[SourceFile]) -> list[SourceFile]:
+    """The files by their paths below the source: moved or mounted elsewhere, they are still the same input."""
+    return [replace(file, path=file.path.removeprefix(root).lstrip("/")) for file in files]
 
 
 def _unit_of(file: SourceFile, partition_by: tuple[str, ...]) -> UnitValues:

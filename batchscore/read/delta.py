@@ -90,6 +90,7 @@ def pin_delta(location: Location, restriction: Restriction, version: str) -> Pin
         columns=columns,
         partition_columns=partition_columns,
         files=files,
+        root=location.path,
         dataframe_reason=_dataframe_reason(table, fields, vectors, files, _foreign(location, files)),
     )
 

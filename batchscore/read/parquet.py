@@ -61,6 +61,7 @@ def pin_parquet(location: Location, restriction: Restriction) -> PinnedSource:
         columns=columns,
         partition_columns=partition_names,
         files=files,
+        root=location.path,
         missing_ok=missing,
     )
 

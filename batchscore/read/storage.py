@@ -119,6 +119,9 @@ def _refuse_credentials(path: str) -> None:
 
 
 def snapshot_digest(kind: str, location: Location, files: Iterable[SourceFile]) -> str:
-    """Digest over where the source is and each file's path, size and stamp; the files' order does not matter."""
+    """Digest over each file's path below the source, size and stamp; the files' order does not matter.
+
+    Where the source lies is left out: the same files under another mount or spelling of the URI are the same.
+    """
     rows = sorted((location.relative(file.path), file.size, file.stamp) for file in files)
-    return hashlib.sha256(json.dumps([kind, location.uri, rows]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([kind, rows]).encode()).hexdigest()
