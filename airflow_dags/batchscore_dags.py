@@ -3,7 +3,14 @@
 A file that cannot be scheduled has no DAG here; `batchscore_problems.py` shows it as an import error.
 """
 
+import sys
+from pathlib import Path
+
 from airflow.sdk import DAG
+
+# Airflow puts a bundle's folder on the path, but no folder below it, nor any for `list-import-errors --local`.
+sys.path.append(str(Path(__file__).resolve().parent))
+
 from batchscore_jobs import ScheduledJob, command, conf_dir, scheduled_jobs
 from batchscore_operator import BatchscoreRun
 
