@@ -16,9 +16,7 @@ def test_the_documented_layers_are_those_that_are_checked():
     drawing = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     documented = {
         name.removesuffix("/").removesuffix(".py"): int(number)
-        for number, names in re.findall(
-            r"^\| (\d+) \| (.+?) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE
-        )
+        for number, names in re.findall(r"^\| (\d+) \| (.+?) \|", drawing, re.MULTILINE)
         for name in re.findall(r"`([^`]+)`", names)
     }
     assert documented == checked
