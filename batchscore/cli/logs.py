@@ -21,6 +21,8 @@ def set_up_logs(*, verbose: bool) -> None:
     )
     if verbose:
         return
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.WARNING)  # some libraries set their own loggers to INFO
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # mlflow sets its own level when imported
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -321,6 +321,16 @@ def test_a_reader_that_has_seen_enough_is_no_bug(tmp_path):
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_logs_of_libraries_stay_quiet(tmp_path):
+    code = (
+        "import logging; from batchscore.cli.logs import set_up_logs; set_up_logs(verbose={}); "
+        "other = logging.getLogger('great_expectations.data'); other.setLevel(logging.INFO); other.info('chatter'); "
+        "logging.getLogger('batchscore').warning('heed')"
+    )
+    assert in_process("-c", code.format(False), cwd=tmp_path).stderr == "WARNING: heed\n"
+    assert "chatter" in in_process("-c", code.format(True), cwd=tmp_path).stderr
+
+
 # --- progress ----------------------------------------------------------------------------------------------
 
 

@@ -13,11 +13,10 @@ def test_the_documented_layers_are_those_that_are_checked():
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     [layers] = [item["layers"] for item in contracts if item["name"] == "layers"]
     checked = {name.strip(): number for number, layer in enumerate(layers, 1) for name in re.split(r"[|:]", layer)}
+    drawing = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     documented = {
         name.removesuffix("/").removesuffix(".py"): int(number)
-        for number, names in re.findall(
-            r"^\| (\d+) \| (.+?) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE
-        )
+        for number, names in re.findall(r"^\| (\d+) \| (.+?) \|", drawing, re.MULTILINE)
         for name in re.findall(r"`([^`]+)`", names)
     }
     assert documented == checked
