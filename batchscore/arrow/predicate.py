@@ -7,16 +7,14 @@ equals NaN, so NaN is handled apart.
 
 from __future__ import annotations
 
-import datetime as dt
 import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchscore.arrow.constants import null_scalar, typed_array
 from batchscore.arrow.types import to_arrow
 from batchscore.contracts import And, Compare, Constant, IsIn, IsNull, Not, Or, Predicate, Schema
 from batchscore.schema import FLOATS, INTEGERS, MAX_DECIMAL_PRECISION, decimal_parts, is_decimal
@@ -29,7 +27,8 @@ _OPERATORS: dict[str, Callable[[pc.Expression, pc.Expression], pc.Expression]] =
     ">": operator.gt,
     ">=": operator.ge,
 }
-_UNKNOWN = pa.scalar(None, pa.bool_())
+_TRUE, _FALSE = (pc.scalar(value) for value in typed_array([True, False], "boolean"))
+_UNKNOWN = pc.scalar(null_scalar("boolean"))
 
 
 def expression(predicate: Predicate, columns: Schema) -> pc.Expression:
@@ -42,6 +41,7 @@ def expression(predicate: Predicate, columns: Schema) -> pc.Expression:
     Raises:
         ValueError: for a column that is not among ``columns``, or a comparison that would not be exact.
 
+    >>> import pyarrow as pa
     >>> from batchscore.contracts import Column
     >>> tree = Compare("x", ">", Constant(1, "integer"))
     >>> batch = pa.table({"x": [0.5, float("nan"), None, 2.0]})
@@ -63,9 +63,9 @@ def _expression(predicate: Predicate, types: dict[str, str]) -> pc.Expression:
         case Not(operand):
             return ~_expression(operand, types)
         case And(operands):
-            return functools.reduce(operator.and_, [_expression(part, types) for part in operands], pc.scalar(True))
+            return functools.reduce(operator.and_, [_expression(part, types) for part in operands], _TRUE)
         case Or(operands):
-            return functools.reduce(operator.or_, [_expression(part, types) for part in operands], pc.scalar(False))
+            return functools.reduce(operator.or_, [_expression(part, types) for part in operands], _FALSE)
 
 
 def _field(column: str, types: dict[str, str]) -> pc.Expression:
@@ -76,19 +76,19 @@ def _field(column: str, types: dict[str, str]) -> pc.Expression:
 
 def _compare(field: pc.Expression, kind: str, op: str, constant: Constant) -> pc.Expression:
     if constant.value is None:
-        return field.is_null() if op == "<=>" else pc.scalar(_UNKNOWN)
+        return field.is_null() if op == "<=>" else _UNKNOWN
     if op == "<=>":
         return field.is_valid() & _compare(field, kind, "=", constant)
     common = common_type(kind, constant.type)
     if common in FLOATS:
         return _compare_float(_cast(field, kind, common), op, float(constant.value))
-    return _OPERATORS[op](_cast(field, kind, common), pc.scalar(_scalar(constant.value, common)))
+    return _OPERATORS[op](_cast(field, kind, common), pc.scalar(typed_array([constant.value], common)[0]))
 
 
 def _compare_float(field: pc.Expression, op: str, value: float) -> pc.Expression:
     if math.isnan(value):
         return _compare_nan(field, op)
-    plain = _OPERATORS[op](field, pc.scalar(value))
+    plain = _OPERATORS[op](field, pc.scalar(typed_array([value], "double")[0]))
     # is_nan of null is null, and null or null is null: the logic stays three-valued.
     return plain | pc.is_nan(field) if op in {">", ">="} else plain
 
@@ -102,21 +102,21 @@ def _compare_nan(field: pc.Expression, op: str) -> pc.Expression:
 def _is_in(field: pc.Expression, kind: str, constants: Sequence[Constant]) -> pc.Expression:
     """``x IN (…)``: unknown where x is null, or where nothing matches and a constant is null."""
     values = [constant for constant in constants if constant.value is not None]
-    result = pc.scalar(_UNKNOWN) if len(values) < len(constants) else pc.scalar(False)
+    result = _UNKNOWN if len(values) < len(constants) else _FALSE
     by_type: dict[str, list[Constant]] = {}
     for constant in values:
         by_type.setdefault(common_type(kind, constant.type), []).append(constant)
     for common, group in by_type.items():
-        known = pa.array([_scalar(value, common) for value in _members(group, common)], type=to_arrow(common))
+        known = typed_array(_members(group, common), common)
         found = pc.is_in(_cast(field, kind, common), value_set=known)
         result = result | found
-    return pc.if_else(field.is_valid(), result, pc.scalar(_UNKNOWN))
+    return pc.if_else(field.is_valid(), result, _UNKNOWN)
 
 
-def _members(constants: Sequence[Constant], common: str) -> list[object]:
+def _members(constants: Sequence[Constant], common: str) -> list[str | int | float | bool]:
     """The constants' values; a zero brings both of its signs, because ``is_in`` compares bits."""
-    values: list[object] = [constant.value for constant in constants]
-    if common in FLOATS and any(float(value) == 0.0 for value in values):  # type: ignore[arg-type]  # a number
+    values = [constant.value for constant in constants if constant.value is not None]
+    if common in FLOATS and any(float(value) == 0.0 for value in values):
         values += [0.0, -0.0]
     return values
 
@@ -162,17 +162,3 @@ def _common_decimal(column: str, constant: str) -> str | None:
 def _cast(field: pc.Expression, kind: str, common: str) -> pc.Expression:
     # safe=False: a long beyond 2**53 is compared as its nearest double, as Spark does.
     return field if kind == common else field.cast(to_arrow(common), safe=False)
-
-
-def _scalar(value: object, kind: str) -> pa.Scalar:
-    """A constant's value as a scalar of the type compared in."""
-    if kind == "date":
-        return pa.scalar(dt.date.fromisoformat(str(value)), to_arrow(kind))
-    if kind in {"timestamp", "timestamp_ntz"}:
-        return pa.scalar(dt.datetime.fromisoformat(str(value)), to_arrow(kind))
-    if is_decimal(kind):
-        precision, scale = decimal_parts(kind)
-        return pa.scalar(Decimal(str(value)), pa.decimal128(precision, scale))
-    if kind in FLOATS:
-        return pa.scalar(float(str(value)), to_arrow(kind))
-    return pa.scalar(value, to_arrow(kind))

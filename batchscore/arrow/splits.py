@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from batchscore.arrow.constants import null_scalar, typed_array
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.footers import Footer, footer_of, unreadable
 from batchscore.arrow.predicate import expression
-from batchscore.arrow.types import arrow_schema, from_arrow, to_arrow
+from batchscore.arrow.types import arrow_schema, from_arrow
 from batchscore.contracts import Column, Predicate, Schema, Split
 from batchscore.errors import InputError, UnavailableError
 from batchscore.schema import INTEGERS, decimal_parts, is_decimal, widened
@@ -190,12 +190,7 @@ def constant(value: str | None, kind: str) -> pa.Scalar:
     Raises:
         pa.ArrowInvalid: when the text is no value of the type.
     """
-    target = to_arrow(kind)
-    if value is None:
-        return pa.scalar(None, target)
-    if kind == "timestamp":  # canonical without a zone, in UTC
-        return pa.scalar(pc.assume_timezone(pa.scalar(value).cast(pa.timestamp("us")), "UTC").as_py(), target)
-    return pa.scalar(value).cast(target)
+    return null_scalar(kind) if value is None else typed_array([value], kind)[0]
 
 
 def _conformed(array: pa.Array, field: pa.Field) -> pa.Array:

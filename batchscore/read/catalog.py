@@ -96,6 +96,6 @@ def _near(spark: SparkSession, name: str) -> list[str]:
     except AnalysisException:  # the database does not exist either
         known = [row.name for row in spark.catalog.listDatabases()]
         return nearest(database, known)
-    return nearest(
-        name, [f"{database}.{table.name}" if database and table.namespace else table.name for table in tables]
-    )
+    # Temporary views are listed with the tables of any database and have none.
+    prefix = f"{database}." if database else ""
+    return nearest(name, [f"{prefix if table.namespace else ''}{table.name}" for table in tables])

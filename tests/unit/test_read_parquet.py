@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
@@ -248,3 +250,13 @@ def test_columns_of_types_without_a_name_may_stay_unread(tmp_path):
     source = pin(str(write(table, tmp_path / "a.parquet")))
     assert [c.type.partition("(")[0] for c in source.columns] == ["long", "unsupported", "unsupported"]
     assert by_splits(source).to_pylist() == [{"id": 1}]
+
+
+def test_pinning_a_path_loads_no_spark(tmp_path):
+    path = write(pa.table({"id": [1]}), tmp_path / "a.parquet")
+    code = (
+        "import sys; from batchscore.read import pin; pin(sys.argv[1]);"
+        "print([name for name in ('pyspark', 'mlflow', 'pandas', 'py4j') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
