@@ -28,15 +28,27 @@ ALLOWED_FEATURES = frozenset(
     }
 )
 
-# Statements that switch a feature off before it can be dropped from the protocol.
-_FIRST = {
-    "clustering": "ALTER TABLE {table} CLUSTER BY NONE; ",
-    "rowTracking": "ALTER TABLE {table} SET TBLPROPERTIES ('delta.enableRowTracking'='false'); ",
-    "typeWidening": "ALTER TABLE {table} SET TBLPROPERTIES ('delta.enableTypeWidening'='false'); ",
-    "inCommitTimestamp": "ALTER TABLE {table} SET TBLPROPERTIES ('delta.enableInCommitTimestamps'='false'); ",
-}
-# Named last: other features depend on them.
-_DEPENDED_ON = ("domainMetadata", "invariants", "appendOnly")
+# How Delta 4.4 drops each other feature (tried one by one). A plain drop of a feature that readers need too
+# would leave `checkpointProtection` behind, which delta-rs cannot write either: those truncate the history.
+_PLAIN_DROP = (
+    "clustering",
+    "coordinatedCommits-preview",
+    "inCommitTimestamp",
+    "materializePartitionColumns",
+    "rowTracking",
+    "domainMetadata",  # the others above depend on it
+)
+_TRUNCATING_DROP = (
+    "geospatial",
+    "geospatial-dev",
+    "typeWidening",
+    "typeWidening-preview",
+    "vacuumProtocolCheck",
+    "checkpointProtection",
+)
+
+# For what Delta cannot drop: a copy is free of it.
+_REWRITE = "it cannot be dropped; copy the table (CREATE TABLE delta.`<new>` USING delta AS SELECT * FROM {table})"
 
 ANY = None
 # delta.* properties that change nothing for a writer of whole files, and the values for which that is so.
@@ -96,12 +108,11 @@ ALLOWED_PROPERTIES: Mapping[str, frozenset[str] | None] = {
 
 CONSTRAINT_PREFIX = "delta.constraints."
 # Column metadata that demands something of a writer, by prefix, and the statement that drops it.
-_REWRITE = "CREATE TABLE a new one AS SELECT * FROM {table}, and write there"
 REFUSED_METADATA: Mapping[str, tuple[str, str]] = {
     "delta.generationExpression": ("a generated column", _REWRITE),
     "delta.identity.": ("an identity column", _REWRITE),
     "delta.invariants": ("a column invariant", _REWRITE),
-    "delta.typeChanges": ("a column of a changed type", "ALTER TABLE {table} DROP FEATURE typeWidening"),
+    "delta.typeChanges": ("a column of a changed type", _REWRITE),
     "CURRENT_DEFAULT": ("a column default", "ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT"),
     "__CHAR_VARCHAR_TYPE_STRING": ("a char or varchar column", "ALTER TABLE {table} ALTER COLUMN {column} TYPE STRING"),
     "__COLLATIONS": ("a collated column", "ALTER TABLE {table} ALTER COLUMN {column} TYPE STRING"),
@@ -128,13 +139,19 @@ def refusal(snapshot: Snapshot, uri: str) -> str | None:
 
 def _refused_feature(features: tuple[str, ...], table: str) -> str | None:
     refused = [name for name in features if name not in ALLOWED_FEATURES]
-    refused.sort(key=lambda name: (name in _DEPENDED_ON, name))
     if not refused:
         return None
-    name = refused[0]
-    drop = f"{_FIRST.get(name, '')}ALTER TABLE {{table}} DROP FEATURE {name} TRUNCATE HISTORY".format(table=table)
-    others = f" (and {', '.join(refused[1:])})" if refused[1:] else ""
-    return f"table feature {name}{others}; drop it: {drop}"
+    order = (*_PLAIN_DROP, *_TRUNCATING_DROP)
+    lasting = sorted(name for name in refused if name not in order)
+    names = [*lasting, *sorted(set(refused) - set(lasting), key=order.index)]
+    drop = _REWRITE.format(table=table) if lasting else "; ".join(_drop(name, table) for name in names)
+    return f"table feature {', '.join(names)}; drop it: {drop}"
+
+
+def _drop(name: str, table: str) -> str:
+    first = f"ALTER TABLE {table} CLUSTER BY NONE; " if name == "clustering" else ""
+    truncate = " TRUNCATE HISTORY" if name in _TRUNCATING_DROP else ""
+    return f"{first}ALTER TABLE {table} DROP FEATURE `{name}`{truncate}"
 
 
 def _refused_property(properties: Mapping[str, str], table: str) -> str | None:

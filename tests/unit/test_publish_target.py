@@ -124,12 +124,21 @@ def test_a_feature_that_delta_rs_cannot_open_is_named(tmp_path):
 # --- refusals -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["rowTracking", "identityColumns", "clustering", "anything"])
-def test_features_outside_the_allow_list(name):
-    found = Snapshot(1, (), (), (name, "domainMetadata", "appendOnly"), {}, {})
-    text = refusal(found, "/t")
-    assert f"table feature {name}" in text
-    assert f"DROP FEATURE {name}" in text
+@pytest.mark.parametrize(
+    ("name", "drop"),
+    [
+        ("rowTracking", "DROP FEATURE `rowTracking`; ALTER TABLE delta.`/t` DROP FEATURE `domainMetadata`"),
+        ("clustering", "ALTER TABLE delta.`/t` CLUSTER BY NONE; ALTER TABLE delta.`/t` DROP FEATURE `clustering`"),
+        ("vacuumProtocolCheck", "DROP FEATURE `vacuumProtocolCheck` TRUNCATE HISTORY"),
+        ("identityColumns", "copy the table"),
+        ("anything", "copy the table"),
+    ],
+)
+def test_features_outside_the_allow_list(name, drop):
+    text = refusal(Snapshot(1, (), (), (name, "domainMetadata", "appendOnly"), {}, {}), "/t")
+    assert text.startswith("table feature ")
+    assert name in text
+    assert drop in text
 
 
 def test_allowed_features():
