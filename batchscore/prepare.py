@@ -82,7 +82,8 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
     engine = engines.choose(config.scoring.engine, model)
     source, restriction = pin_source(config, spark)
     refuse_output_inside_input(config.output.path, source)
-    target = publish.inspect(config.output.path)
+    # Executors work in folders of their own: what they stage must not depend on the driver's.
+    target = publish.inspect(absolute(config.output.path))
     local = config.scoring.runner == "local"
     plan = make(
         PlanInputs(
@@ -149,7 +150,7 @@ def refuse_output_inside_input(output: str, source: PinnedSource) -> None:
     """
     if source.kind == "catalog":
         return
-    inner, outer = _absolute(output), _absolute(source.uri)
+    inner, outer = _resolved(output), _resolved(source.uri)
     if inner == outer or inner.startswith(f"{outer}/") or outer.startswith(f"{inner}/"):
         raise SettingsError(
             "input and output lie inside each other",
@@ -158,7 +159,16 @@ def refuse_output_inside_input(output: str, source: PinnedSource) -> None:
         )
 
 
-def _absolute(uri: str) -> str:
-    if "://" in uri:
-        return uri.removeprefix("file://").rstrip("/")
-    return str(Path(uri.removeprefix("file:")).resolve())
+def absolute(uri: str) -> str:
+    """A local path made absolute; another URI as it is.
+
+    >>> absolute("s3://bucket/scores"), absolute("file:///data/scores")
+    ('s3://bucket/scores', '/data/scores')
+    """
+    if uri.startswith("file:"):
+        uri = uri.removeprefix("file://").removeprefix("file:")
+    return uri if "://" in uri else str(Path(uri).absolute())
+
+
+def _resolved(uri: str) -> str:
+    return uri.rstrip("/") if "://" in uri else str(Path(absolute(uri)).resolve())

@@ -96,4 +96,6 @@ def _near(spark: SparkSession, name: str) -> list[str]:
     except AnalysisException:  # the database does not exist either
         known = [row.name for row in spark.catalog.listDatabases()]
         return nearest(database, known)
-    return nearest(name, [f"{database}.{table.name}" if database else table.name for table in tables])
+    return nearest(
+        name, [f"{database}.{table.name}" if database and table.namespace else table.name for table in tables]
+    )

@@ -22,13 +22,15 @@ from batchscore.validate.suite import (
     needs_all_columns,
     needs_spark,
     suite_columns,
+    with_whole_days,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import DataFrame, SparkSession
 
-_NOT_EQUAL = ("!=", "NOT IN")
+_TEMPORAL = ("date", "timestamp", "timestamp_ntz")
+_NOT_EQUAL = ("!=", "NOT_IN")
 
 
 def _import() -> Any:  # noqa: ANN401  # the package publishes no types
@@ -70,6 +72,7 @@ def judge_suite(
     columns = tuple(column.name for column in output.columns)
     check_columns(suite, columns)
     names = columns if needs_all_columns(suite) else suite_columns(suite) or columns[:1]
+    suite = with_whole_days(suite, [column.name for column in output.columns if column.type in _TEMPORAL])
     needed = frames.pandas_bytes(output, names)
     if needed <= memory_budget_bytes and not needs_spark(suite):
         return evaluate_pandas(suite, frames.pandas_frame(output, names))
@@ -194,7 +197,8 @@ def _deprecations_ignored() -> Iterator[None]:
 
 def _check(result: Any) -> Check:  # noqa: ANN401  # the package publishes no types
     config = result.expectation_config
-    subject = ", ".join(suite_columns({"expectations": [{"type": config.type, "kwargs": dict(config.kwargs)}]}))
+    named = suite_columns({"expectations": [{"type": config.type, "kwargs": dict(config.kwargs)}]})
+    subject = ", ".join(named) or config.kwargs.get("column", "")
     facts = result.result or {}
     raised = _raised(result.exception_info)
     sample = tuple(bounded(_plain(value)) for value in facts.get("partial_unexpected_list", ())[:MAX_ITEMS])
@@ -208,7 +212,11 @@ def _check(result: Any) -> Check:  # noqa: ANN401  # the package publishes no ty
 
 
 def _plain(value: object) -> object:
-    """A NumPy scalar as Python's own, whose text names no type."""
+    """A NumPy scalar as Python's own, whose text names no type; also within a tuple or a mapping."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_plain(item) for item in value)
     item = getattr(value, "item", None)
     return item() if callable(item) else value
 

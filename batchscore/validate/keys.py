@@ -8,6 +8,7 @@ into slices and each slice takes a pass of its own.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -159,16 +160,23 @@ def _byte_words(column: pa.LargeBinaryArray) -> Words:
     starts = (offsets[:-1] - first).astype(np.int64)
     ends = (offsets[1:] - first).astype(np.int64)
     with np.errstate(over="ignore"):
-        powers = np.full(len(data) + 1, _BASE, np.uint64)
-        powers[0] = 1
-        np.multiply.accumulate(powers, out=powers)
-        inverses = np.full(len(data) + 1, _INVERSE, np.uint64)
-        inverses[0] = 1
-        np.multiply.accumulate(inverses, out=inverses)
+        powers, inverses = _powers(_BASE, len(data)), _powers(_INVERSE, len(data))
         prefix = np.zeros(len(data) + 1, np.uint64)
-        np.cumsum((data.astype(np.uint64) + np.uint64(1)) * powers[:-1], out=prefix[1:])
+        np.cumsum((data.astype(np.uint64) + np.uint64(1)) * powers[: len(data)], out=prefix[1:])
         sums = (prefix[ends] - prefix[starts]) * inverses[starts]
         return _mixed(sums + (ends - starts).astype(np.uint64) * _NULL_WORD)
+
+
+def _powers(base: np.uint64, count: int) -> Words:
+    return _powers_of_size(int(base), 1 << max(count, 1).bit_length())
+
+
+@functools.lru_cache(maxsize=4)
+def _powers_of_size(base: int, count: int) -> Words:
+    powers = np.full(count, base, np.uint64)
+    powers[0] = 1
+    np.multiply.accumulate(powers, out=powers)
+    return powers
 
 
 def _mixed(words: Words) -> Words:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,9 +21,19 @@ REFUSED = {
     "expect_query_results_to_match_comparison": "a second data source",
     "expect_table_row_count_to_equal_other_table": "a second table",
 }
+# pandas counts a pair of which one value is missing as unexpected, Spark does not count it at all.
+MISSING_VALUES = {
+    "expect_column_pair_values_a_to_be_greater_than_b": "either_value_is_missing",
+    "expect_column_pair_values_to_be_equal": "either_value_is_missing",
+    "expect_column_pair_values_to_be_in_set": "either_value_is_missing",
+    "expect_multicolumn_sum_to_equal": "any_value_is_missing",
+    "expect_multicolumn_values_to_be_equal": "any_value_is_missing",
+    "expect_select_column_values_to_be_unique_within_record": "any_value_is_missing",
+}
 SPARK_ONLY = ("unexpected_rows_expectation",)
 _HINT = "write a suite in Great Expectations' own JSON format, or leave validation.suite out"
 _COLUMN_KEYS = ("column", "column_A", "column_B")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _LEGACY_COLUMN = re.compile(r"""col\(\s*["']([^"']+)["']\s*\)""")
 
 
@@ -63,6 +73,15 @@ def _check_expectation(path: str, number: int, expectation: object) -> None:
             f"{place}, {expectation_type(expectation)}, depends on {reason} and cannot judge staged files",
             hint="leave it out: the plan fixes the columns' types before anything is scored",
         )
+    ignored = MISSING_VALUES.get(expectation_type(expectation))
+    said = expectation.get("kwargs", {}).get("ignore_row_if")
+    if ignored is not None and said != ignored:
+        raise SettingsError(
+            f"{place}, {expectation_type(expectation)}, leaves open what a missing value means",
+            found=f"ignore_row_if: {said}",
+            allowed=(f'"ignore_row_if": "{ignored}"',),
+            hint="where a missing value is wrong, say so with expect_column_values_to_not_be_null",
+        )
 
 
 def expectation_type(expectation: Expectation) -> str:
@@ -73,6 +92,30 @@ def expectation_type(expectation: Expectation) -> str:
     """
     name: str = expectation.get("type") or expectation.get("expectation_type")  # type: ignore[assignment]
     return name
+
+
+def with_whole_days(suite: Suite, temporal: Collection[str]) -> Suite:
+    """The suite with days that bound a date or time column spelled as their first moment.
+
+    Great Expectations takes a bare day for a date, which pandas refuses to compare with a moment.
+
+    >>> asked = {"expectations": [{"type": "t", "kwargs": {"column": "ds", "min_value": "2026-01-02"}}]}
+    >>> with_whole_days(asked, ["ds"])["expectations"][0]["kwargs"]["min_value"]
+    '2026-01-02 00:00:00'
+    """
+    whole = [
+        {**each, "kwargs": {key: _moment(value) for key, value in each["kwargs"].items()}}
+        if each.get("kwargs", {}).get("column") in temporal
+        else each
+        for each in suite["expectations"]
+    ]
+    return {**suite, "expectations": whole}
+
+
+def _moment(value: object) -> object:
+    if isinstance(value, list):
+        return [_moment(item) for item in value]
+    return f"{value} 00:00:00" if isinstance(value, str) and _DAY.fullmatch(value) else value
 
 
 def needs_all_columns(suite: Suite) -> bool:

@@ -311,7 +311,7 @@ def register_onnx_mixed(registry: Registry, name: str = "onnx_mixed") -> Registe
     graph = convert_sklearn(model, initial_types=[(column, kind([None, 1])) for column, kind in kinds.items()])
     signature = ModelSignature(
         inputs=Schema([ColSpec("double", "amount"), ColSpec("long", "hour"), ColSpec("string", "channel")]),
-        outputs=Schema([ColSpec("float", "variable")]),
+        outputs=Schema([ColSpec("double", "variable")]),
     )
     register(registry, name, mlflow.onnx.log_model, onnx_model=graph, signature=signature)
     return Registered(name, frame)
@@ -349,7 +349,7 @@ def register_outputs(registry: Registry, kind: str = "frame") -> Registered:
 
 
 def register_unnamed_tensor(registry: Registry, name: str = "unnamed_tensor") -> Registered:
-    """A scikit-learn regression logged with arrays: the signature is one unnamed tensor; the sample is an array column."""
+    """A scikit-learn regression with one unnamed tensor as input; the sample is one array column."""
     import mlflow.sklearn
     from mlflow.models import infer_signature
     from sklearn.linear_model import LinearRegression
@@ -417,3 +417,35 @@ def batch_of(model: PinnedModel, frame: pd.DataFrame) -> pa.RecordBatch:
         else:
             arrays.append(pa.array(list(column), pa.list_(arrow)))
     return pa.RecordBatch.from_arrays(arrays, names=[item.name for item in model.inputs])
+
+
+def register_types(registry: Registry, name: str = "types") -> Registered:
+    """A custom model with an input of every type; it returns what it was given as text."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import Array
+
+    frame = pd.DataFrame(
+        {
+            "flag": pd.Series([True, None], dtype=object),
+            "small": np.array([1, -(2**31)], dtype="int32"),
+            "id": [2**63 - 1, 2**53 + 1],
+            "ratio": np.array([0.1, np.nan], dtype="float32"),
+            "amount": [0.1, np.nan],
+            "text": ["a", None],
+            "raw": [b"\x00", None],
+            "time": pd.Series([pd.Timestamp("2026-11-01T12:00:00.000001"), pd.NaT]),
+            "tags": [np.array(["x"], object), np.array(["y", "z"], object)],  # as pandas reads Parquet
+        }
+    )
+    kinds = ["boolean", "integer", "long", "float", "double", "string", "binary", "datetime"]
+    columns = [ColSpec(kind, column, required=False) for kind, column in zip(kinds, frame.columns, strict=False)]
+
+    def predict(data: pd.DataFrame, _: object) -> Any:
+        dtypes = " ".join(f"{column}:{dtype}" for column, dtype in data.dtypes.items())
+        return np.array([f"{dtypes} {list(row)}" for row in data.itertuples(index=False)], dtype=object)
+
+    columns.append(ColSpec(Array("string"), "tags"))
+    signature = ModelSignature(inputs=Schema(columns), outputs=Schema([ColSpec("string")]))
+    register_python(registry, name, predict, signature=signature)
+    return Registered(name, frame)

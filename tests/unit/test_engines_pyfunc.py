@@ -89,6 +89,22 @@ def _check_few_unseen_and_null(model, frame, training, predict):
     assert np.array_equal(beside, predict(unknown_shop))
 
 
+def test_every_type_reaches_the_model_as_mlflow_gives_it(pinned):
+    model, frame = pinned(factory.register_types)
+    result = scored(model, frame).column(0).to_pylist()
+    assert result == own(model, frame).tolist()
+    assert f"{2**63 - 1}" in result[0]
+    absent = pa.RecordBatch.from_arrays(
+        [
+            pa.nulls(2, column.type) if name == "id" else column
+            for name, column in zip(batch_of(model, frame).schema.names, batch_of(model, frame).columns, strict=True)
+        ],
+        names=list(frame.columns),
+    )
+    without = loaded("pyfunc", files_of(model), 1).score(absent).column(0).to_pylist()
+    assert without == own(model, frame.drop(columns="id")).tolist()
+
+
 def test_params_reach_the_model(pinned):
     model, frame = pinned(factory.register_params)
     assert scored(model, frame).column(0).to_pylist()[:2] == [3.0, 6.0]

@@ -17,18 +17,17 @@ from batchscore.models.digest import digest_folder
 from tests.factories import models as factory
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def fraud(registry):
     """A model with three versions, Production on 2 and the alias champion on 3."""
     from mlflow import MlflowClient
 
-    uris = []
-    for factor in (1.0, 2.0, 3.0):
-        uris.append(
-            factory.register_python(
-                registry, "Fraud", lambda data, _, factor=factor: data["amount"] * factor, signature=_signature()
-            )
+    uris = [
+        factory.register_python(
+            registry, "Fraud", lambda data, _, factor=factor: data["amount"] * factor, signature=_signature()
         )
+        for factor in (1.0, 2.0, 3.0)
+    ]
     client = MlflowClient(tracking_uri=registry.tracking_uri)
     with pytest.warns(FutureWarning, match="deprecated"):
         client.transition_model_version_stage("Fraud", "2", "Production")
@@ -87,14 +86,14 @@ def test_registry_references(pin, fraud, reference, version):
     assert model.flavors == ("python_function",)
 
 
-def test_notices(pin, fraud):
+def test_notices(pin):
     assert "use an alias" in pin("Fraud/Production").notices[0]
     assert "newest version" in pin("Fraud/latest").notices[0]
     assert pin("Fraud@champion").notices == ()
 
 
 @pytest.mark.parametrize(("version", "found"), [("2", "2"), ("Production", "2"), ("@champion", "3"), ("latest", "3")])
-def test_version_of_the_settings(pin, fraud, version, found):
+def test_version_of_the_settings(pin, version, found):
     assert pin("Fraud", version=version).version == found
 
 
@@ -115,14 +114,14 @@ def test_the_digest_is_the_files_however_they_came(pin, fraud, tmp_path):
     assert (by_run.run_id, by_run.version, by_path.name) == (versions[0].run_id, "", "copy")
 
 
-def test_a_damaged_copy_in_the_cache_is_replaced(pin, fraud):
+def test_a_damaged_copy_in_the_cache_is_replaced(pin):
     path = Path(pin("Fraud/1").path, "MLmodel")
     content = path.read_bytes()
     path.write_bytes(content + b"\n# changed")
     assert Path(pin("Fraud/1").path, "MLmodel").read_bytes() == content
 
 
-def test_nothing_is_left_in_the_cache(pin, fraud, model_cache):
+def test_nothing_is_left_in_the_cache(pin, model_cache):
     pin("Fraud/1")
     with pytest.raises(ModelError):
         pin("Fraud/99")
@@ -146,7 +145,7 @@ def test_nothing_is_left_in_the_cache(pin, fraud, model_cache):
         ("runs:/00000000000000000000000000000000/model", ["does not know this model"]),
     ],
 )
-def test_what_the_registry_does_not_know(pin, fraud, reference, texts):
+def test_what_the_registry_does_not_know(pin, reference, texts):
     with pytest.raises(ModelError) as caught:
         pin(reference)
     for text in texts:
@@ -154,7 +153,7 @@ def test_what_the_registry_does_not_know(pin, fraud, reference, texts):
 
 
 def test_a_run_without_such_a_model(pin, fraud):
-    with pytest.raises(ModelError, match="not where the registry says|does not know"):
+    with pytest.raises(ModelError, match=r"not where the registry says|does not know"):
         pin(f"runs:/{fraud[0][0].run_id}/other")
 
 
@@ -172,7 +171,7 @@ def test_a_version_twice(pin):
         pin("Fraud/1", version="2")
 
 
-def test_a_folder_that_could_be_a_name(registry, model_cache, fraud, tmp_path, monkeypatch):
+def test_a_folder_that_could_be_a_name(registry, model_cache, tmp_path, monkeypatch):
     model = models.pin("Fraud/1", tracking_uri=registry.tracking_uri, cache_dir=model_cache)
     shutil.copytree(model.path, tmp_path / "Fraud" / "1")
     monkeypatch.chdir(tmp_path)
@@ -185,7 +184,7 @@ def test_a_folder_that_could_be_a_name(registry, model_cache, fraud, tmp_path, m
 
 
 @pytest.fixture
-def folder(registry, model_cache, fraud, tmp_path):
+def folder(registry, model_cache, tmp_path):
     """A model folder that a test may damage."""
     model = models.pin("Fraud/1", tracking_uri=registry.tracking_uri, cache_dir=model_cache)
     shutil.copytree(model.path, tmp_path / "model")
@@ -233,7 +232,7 @@ def test_files_that_are_gone_from_the_store(registry, model_cache):
     uri = factory.register_python(registry, "Gone", lambda data, _: data["amount"], signature=_signature())
     stored = MlflowClient(tracking_uri=registry.tracking_uri).get_logged_model(uri.split("/")[-1]).artifact_location
     shutil.rmtree(stored.removeprefix("file://"))
-    with pytest.raises(ModelError, match="not where the registry says|does not know|holds no MLmodel"):
+    with pytest.raises(ModelError, match=r"not where the registry says|does not know|holds no MLmodel"):
         models.pin("Gone/1", tracking_uri=registry.tracking_uri, cache_dir=model_cache)
 
 

@@ -70,7 +70,7 @@ def test_nested_types():
 @pytest.mark.parametrize(
     ("dtype", "expected"),
     [("float32", "float"), ("uint8", "short"), ("int64", "long"), ("bool", "boolean"), ("object", "string"),
-     ("<U5", "string"), ("datetime64[ns]", "timestamp_ntz"), ("complex64", "unsupported(complex64)")],
+     ("str", "string"), ("datetime64[ns]", "timestamp_ntz"), ("complex64", "unsupported(complex64)")],
 )  # fmt: skip
 def test_tensor_inputs(dtype, expected):
     assert read_inputs(document([tensor(dtype, (-1, 3), "x")])) == (ModelInput("x", expected, shape=(-1, 3)),)

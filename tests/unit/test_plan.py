@@ -255,9 +255,7 @@ def test_an_empty_text_and_null_are_one_unit():
 
 
 def test_a_source_that_moved_is_the_same_input():
-    moved = tuple(
-        replace(file, path=file.path.replace("/data/", "/mnt/elsewhere/")) for file in values.source().files
-    )
+    moved = tuple(replace(file, path=file.path.replace("/data/", "/mnt/elsewhere/")) for file in values.source().files)
     before = make(values.plan_inputs(source=values.source(root="/data/transactions")))
     after = make(values.plan_inputs(source=values.source(root="/mnt/elsewhere/transactions", files=moved)))
     assert [unit.key for unit in before.units] == [unit.key for unit in after.units]

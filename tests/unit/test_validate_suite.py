@@ -41,6 +41,7 @@ def test_a_suite_is_read_without_importing_great_expectations(tmp_path):
         ({"expectations": [BETWEEN, {"kwargs": {}}]}, "expectation 2 of"),
         ({"expectations": [{"type": "expect_column_to_exist", "kwargs": []}]}, "no object"),
         ({"expectations": [{"type": "expect_column_values_to_be_of_type", "kwargs": {}}]}, "engine's own type names"),
+        ({"expectations": [{"type": "expect_multicolumn_sum_to_equal", "kwargs": {}}]}, "missing value means"),
     ],
 )
 def test_a_damaged_suite_is_refused(tmp_path, content, text):

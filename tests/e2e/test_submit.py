@@ -1,0 +1,70 @@
+"""``spark-submit jobs/score.py``: the same arguments and exit codes, on one machine and on a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyspark
+import pytest
+from deltalake import DeltaTable
+
+from batchscore.session import DELTA_PACKAGE
+from tests.conftest import ROOT
+from tests.e2e.conftest import ROWS, SECONDS
+
+pytestmark = [pytest.mark.e2e, pytest.mark.spark]
+
+
+def submit(job, *arguments: object, options: tuple[str, ...] = ()):
+    """Submits the job file as a user does, from the job's folder."""
+    return subprocess.run(
+        [
+            str(Path(pyspark.__file__).parent / "bin" / "spark-submit"),
+            *("--packages", DELTA_PACKAGE, "--driver-memory", "1g"),
+            *options,
+            str(ROOT / "jobs" / "score.py"),
+            *map(str, arguments),
+        ],
+        cwd=job.folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYSPARK_PYTHON": sys.executable,
+            "PYSPARK_DRIVER_PYTHON": sys.executable,
+        },
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+def scores(job):
+    table = DeltaTable(job.table).to_pyarrow_table(columns=["transaction_id", "prediction"])
+    return table.sort_by("transaction_id")
+
+
+def test_on_this_machine(job, published):
+    options = ("--master", "local[2]", "--conf", "spark.ui.enabled=false")
+    done = submit(job, "--model", "fraud_detection/1", "--json", options=options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["rows"] == ROWS
+    assert scores(job).equals(scores(published))
+    unknown = submit(job, "--model", "fraud_detection/99", "--json", options=options)
+    assert unknown.returncode == 3
+    assert json.loads(unknown.stdout)["exit_code"] == 3
+
+
+@pytest.mark.cluster
+def test_on_a_cluster_whose_executors_have_no_checkout(job, published, cluster):
+    conf = [flag for key, value in cluster.driver_conf.items() for flag in ("--conf", f"{key}={value}")]
+    done = submit(job, "--model", "fraud_detection/1", "--json", options=("--master", cluster.master, *conf))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["rows"] == ROWS
+    assert scores(job).equals(scores(published))
+    again = submit(job, "--model", "fraud_detection/1", "--json", options=("--master", cluster.master, *conf))
+    assert json.loads(again.stdout)["state"] == "skipped"
