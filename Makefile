@@ -10,6 +10,8 @@ UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 BIN := .venv/bin
 READY := .venv/.ready
+AIRFLOW_BIN := .venv-airflow/bin
+AIRFLOW_READY := .venv-airflow/.ready
 DEMO_FLAGS ?=
 
 # The environments of this Makefile are its own, whatever is active in the shell.
@@ -53,6 +55,17 @@ test-spark: $(READY) ## tests that share a Spark session
 test-e2e: $(READY) ## the commands as a user runs them
 	$(BIN)/python -m pytest -q tests/e2e
 
+# Airflow and batchscore cannot share an environment: their pins exclude each other.
+$(AIRFLOW_READY): requirements-airflow.lock | $(UV)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) .venv-airflow
+	$(UV) pip sync --quiet --python $(AIRFLOW_BIN)/python --require-hashes requirements-airflow.lock
+	@touch $@
+
+.PHONY: airflow-test
+airflow-test: $(READY) $(AIRFLOW_READY) ## the DAGs in a real Airflow, in an environment of its own
+	BATCHSCORE_PYTHON=$(CURDIR)/$(BIN)/python $(AIRFLOW_BIN)/python -m pytest -q tests/airflow \
+	  --override-ini addopts="--strict-markers --strict-config -ra"
+
 .PHONY: lint
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -93,6 +106,8 @@ ci: ## what CI runs
 lock: | $(UV) ## pin all dependencies again, with hashes
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
 	  pyproject.toml --group dev --output-file requirements.lock
+	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  airflow_dags/requirements.in --output-file requirements-airflow.lock
 
 .PHONY: clean
 clean: ## remove what the other tasks made
