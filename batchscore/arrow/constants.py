@@ -1,7 +1,8 @@
 """Arrow arrays of constants without pandas.
 
 ``pa.scalar`` and ``pa.array`` import pandas where it is installed, half a second in every worker that would
-otherwise never load it. Text buffers that are cast do not.
+otherwise never load it. Text buffers that are cast do not. (Filtering by an expression does, through
+``pyarrow.dataset``.)
 """
 
 from __future__ import annotations
