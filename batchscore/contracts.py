@@ -487,6 +487,8 @@ class ScoringPlan:
         source_key: digest of model, whole input and settings: with a unit's values it makes a unit's key
             where ``units_known`` is False.
         expected_rows: rows to read where known from metadata, else -1.
+        estimated_seconds: by the speed of the table's last run on the same runner; -1 where there is none.
+        cores: tasks that run at a time, as far as the settings tell.
     """
 
     run_id: str
@@ -510,6 +512,8 @@ class ScoringPlan:
     force: bool
     retention_days: int
     notices: tuple[str, ...] = ()
+    estimated_seconds: float = -1.0
+    cores: int = 1
 
     @property
     def to_score(self) -> tuple[PlannedUnit, ...]:

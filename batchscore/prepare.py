@@ -6,11 +6,11 @@ import datetime as dt
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchscore import engines, models, publish, read, session
+from batchscore import engines, models, publish, read, record, session
 from batchscore.config import JobConfig
 from batchscore.config.settings import NULL_PARTITION
 from batchscore.contracts import PinnedModel, PinnedSource, Restriction, RunOptions, ScoringPlan
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 OnEvent = Callable[[Mapping[str, object]], None]
+RUNS_TO_ESTIMATE_FROM = 20
 
 
 class LazySpark:
@@ -102,7 +103,17 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
         )
     )
     publish.check_target(target, plan.task.columns, plan.task.partition_by, evolve_schema=options.evolve_schema)
-    return plan
+    return replace(plan, estimated_seconds=_estimated_seconds(plan, config.scoring.runner)) if target.exists else plan
+
+
+def _estimated_seconds(plan: ScoringPlan, runner: str) -> float:
+    """Seconds for the rows to score, by the speed of the last published run on the same runner."""
+    if plan.expected_rows < 0:
+        return -1.0
+    for run in record.history(plan.target.uri, RUNS_TO_ESTIMATE_FROM):
+        if run.state == "published" and run.runner == runner and run.rows:
+            return plan.expected_rows * run.seconds / run.rows
+    return -1.0
 
 
 def pin_model(config: JobConfig) -> PinnedModel:

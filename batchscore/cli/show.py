@@ -120,11 +120,19 @@ def _head_lines(plan: ScoringPlan, runner: str) -> list[str]:
         _line("output", f"{target.uri}, {there}, mode {plan.mode}{by}"),
         _line("route", f"{plan.route}: {how}{size}"),
         _line("engine", f"{task.engine}, {task.batch_rows:,} rows a batch, runner {runner}"),
-        _line("rows", f"{_rows(plan.expected_rows)} to read"),
+        _line("rows", f"{_rows(plan.expected_rows)} to read{_estimate(plan)}"),
         _line("units", _unit_summary(plan)),
     ]
     restriction = _restriction_text(plan)
     return [*lines[:2], _line("only", restriction), *lines[2:]] if restriction else lines
+
+
+def _estimate(plan: ScoringPlan) -> str:
+    """The time and its price in core-seconds, where an earlier run tells the speed."""
+    if plan.estimated_seconds < 0 or plan.nothing_to_do:
+        return ""
+    cores = max(1, min(len(plan.tasks), plan.cores))
+    return f", about {plan.estimated_seconds:,.0f} s ({plan.estimated_seconds * cores:,.0f} core-seconds)"
 
 
 def _restriction_text(plan: ScoringPlan) -> str:

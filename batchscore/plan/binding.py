@@ -77,8 +77,9 @@ def _bind_one(model_input: ModelInput, name: str, columns: Schema) -> Binding | 
     rule = cast_rule(column.type, model_type)
     if rule is None:
         return f"{name}: the table has {column.type}, the model takes {model_type}"
-    null_rows_bad = rule.null_rows_bad and model_input.required
-    return Binding(model_input.name, name, column.type, model_type, rule.cast, null_rows_bad)
+    # An optional whole number, too: MLflow spells its absence by leaving the column out of the whole batch, and a
+    # score must not depend on which rows share a batch.
+    return Binding(model_input.name, name, column.type, model_type, rule.cast, rule.null_rows_bad)
 
 
 def _absent(model_input: ModelInput, name: str, model_type: str, columns: Schema) -> Binding | str:

@@ -16,7 +16,9 @@ from batchscore.contracts import (
     ModelOutput,
     OutputColumn,
     PinnedModel,
+    Predicate,
     Schema,
+    predicate_columns,
 )
 from batchscore.errors import SchemaMismatchError, SettingsError
 from batchscore.plan.binding import resolve
@@ -85,9 +87,12 @@ def refuse_reserved(source: Schema, predictions: tuple[OutputColumn, ...]) -> No
         )
 
 
-def columns_to_read(source: Schema, bindings: Iterable[Binding], columns: Iterable[OutputColumn]) -> Schema:
-    """The table columns that a task needs, in table order; those of a predicate the reader adds itself."""
+def columns_to_read(
+    source: Schema, bindings: Iterable[Binding], columns: Iterable[OutputColumn], predicate: Predicate | None
+) -> Schema:
+    """The table columns that a task needs, in table order: the model's, the output's and the predicate's."""
     needed = {binding.source for binding in bindings} | {column.ref for column in columns if column.origin == "source"}
+    needed.update(predicate_columns(predicate))
     return tuple(column for column in source if column.name in needed)
 
 

@@ -106,6 +106,7 @@ def make(inputs: PlanInputs) -> ScoringPlan:
         evolve_schema=inputs.evolve_schema,
         force=inputs.force,
         retention_days=inputs.config.output.retention_days,
+        cores=inputs.cores,
     )
     _refuse_partial_overwrite(plan)
     return replace(plan, notices=_notices(inputs, plan))
@@ -154,7 +155,7 @@ def _task(inputs: PlanInputs, partition_by: tuple[str, ...]) -> ScoringTask:
         batch_rows=DEFAULT_BATCH_ROWS if asked_rows == "auto" else int(asked_rows),
         threads=1,
         source_uri=inputs.source.uri,
-        source_columns=columns_to_read(inputs.source.columns, bindings, columns),
+        source_columns=columns_to_read(inputs.source.columns, bindings, columns, inputs.restriction.predicate),
         predicate=inputs.restriction.predicate,
         bindings=bindings,
         columns=columns,

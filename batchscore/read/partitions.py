@@ -88,7 +88,9 @@ def _valid(value: str, kind: str) -> bool:
 def canonical(value: object, kind: str) -> str | None:
     """A partition value, as text or as Delta's log gives it, as the canonical string of its type.
 
-    Times are in UTC. Two spellings of one value (``01`` and ``1``) have one canonical string.
+    Times are in UTC, spelled as :func:`batchscore.arrow.layout.partition_value` spells them for the output, so
+    that a unit of the input is the same unit there. Two spellings of one value (``01`` and ``1``) have one
+    canonical string.
 
     Raises:
         ValueError: when the text is no value of the type.
@@ -134,7 +136,11 @@ def _canonical_time(value: object) -> str:
     moment = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(str(value))
     if moment.tzinfo is not None:
         moment = moment.astimezone(dt.UTC).replace(tzinfo=None)
-    return moment.isoformat(sep=" ", timespec="microseconds" if moment.microsecond else "seconds")
+    return moment.isoformat(sep=" ", timespec="microseconds")
+
+
+def _canonical_instant(value: object) -> str:
+    return _canonical_time(value).replace(" ", "T") + "Z"
 
 
 def _canonical_binary(value: object) -> str:
@@ -146,7 +152,7 @@ _CANONICAL: dict[str, Callable[[object], str]] = {
     "float": lambda value: repr(float(str(value))),
     "double": lambda value: repr(float(str(value))),
     "date": lambda value: dt.date.fromisoformat(str(value)).isoformat(),
-    "timestamp": _canonical_time,
+    "timestamp": _canonical_instant,
     "timestamp_ntz": _canonical_time,
     "binary": _canonical_binary,
 }

@@ -8,6 +8,7 @@ from operator import and_, or_
 from typing import TYPE_CHECKING
 
 from batchscore.contracts import UnitValues
+from batchscore.read.frame import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -18,10 +19,14 @@ def only_units(frame: DataFrame, units: Sequence[UnitValues]) -> DataFrame:
     named = [values for values in units if values]
     if not named:
         return frame
-    return frame.where(reduce(or_, (_matches(values) for values in named)))
+    return frame.where(reduce(or_, (_matches(frame, values) for values in named)))
 
 
-def _matches(values: UnitValues) -> Column:
+def _matches(frame: DataFrame, values: UnitValues) -> Column:
     from pyspark.sql import functions as sf  # noqa: PLC0415  # planning imports this room without Spark
 
-    return reduce(and_, (sf.col(f"`{name}`").cast("string").eqNullSafe(sf.lit(value)) for name, value in values))
+    def equals(name: str, value: str | None) -> Column:
+        # The text is canonical for the column's type, so its cast is the value.
+        return sf.col(quoted(name)).eqNullSafe(sf.lit(value).cast(frame.schema[name].dataType))
+
+    return reduce(and_, (equals(name, value) for name, value in values))

@@ -215,7 +215,7 @@ def test_deletion_vectors(spark, sql_table):
     deleted = {file.partition for file in source.files if file.stamp.startswith("dv:")}
     assert deleted == {(("ds", "a/ b%"),)}
     before = source.snapshot
-    spark.sql(f"delete from delta.`{path}` where id = 0")  # noqa: S608  # the test's own path
+    spark.sql(f"delete from delta.`{path}` where id = 0")  # the test's own path
     assert pin(path).snapshot != before
     # A partition without deleted rows is read by splits, also in such a table.
     assert_both_ways(spark, *chosen_of(path, {"ds": ["b"]}), count=50)
@@ -251,7 +251,7 @@ def catalog(spark):
     spark.sql("create table read_db.plain(id long, ds string) using parquet partitioned by (ds)")
     spark.sql("create table read_db.lake(id long, ds string) using delta partitioned by (ds)")
     for table in ("plain", "lake"):
-        spark.sql(f"insert into read_db.{table} values (1, 'a'), (2, 'b')")  # noqa: S608  # the test's own tables
+        spark.sql(f"insert into read_db.{table} values (1, 'a'), (2, 'b')")  # the test's own tables
     yield lambda: spark
     spark.sql("drop database read_db cascade")
     spark.catalog.dropTempView("read_view")

@@ -3,11 +3,14 @@ from __future__ import annotations
 import datetime as dt
 from decimal import Decimal
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchscore.arrow.layout import partition_value
 from batchscore.arrow.splits import constant
+from batchscore.arrow.types import to_arrow
 from batchscore.contracts import Column
 from batchscore.errors import SettingsError
 from batchscore.read.partitions import canonical, hive_values, inferred_type, wanted_values
@@ -44,8 +47,8 @@ def test_inferred_types(values, kind):
         (Decimal("1.5"), "decimal(5,2)", "1.50"),
         ("1.50", "decimal(5,1)", "1.5"),
         (dt.date(2026, 11, 21), "date", "2026-11-21"),
-        (dt.datetime(2026, 11, 21, 6, tzinfo=dt.UTC), "timestamp", "2026-11-21 06:00:00"),
-        ("2026-11-21T07:00:00.500000+01:00", "timestamp", "2026-11-21 06:00:00.500000"),
+        (dt.datetime(2026, 11, 21, 6, tzinfo=dt.UTC), "timestamp", "2026-11-21T06:00:00.000000Z"),
+        ("2026-11-21T07:00:00.500000+01:00", "timestamp", "2026-11-21T06:00:00.500000Z"),
         ("1e3", "double", "1000.0"),
         ("a/ b%", "string", "a/ b%"),
         (b"A", "binary", "A"),
@@ -63,6 +66,22 @@ def test_canonical_strings(value, kind, expected):
 def test_values_that_are_none_of_the_type(value, kind):
     with pytest.raises(ValueError, match=value):
         canonical(value, kind)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (7, "integer"),
+        ("a/ b%", "string"),
+        (True, "boolean"),
+        (Decimal("1.50"), "decimal(5,2)"),
+        (dt.date(2026, 11, 21), "date"),
+        (dt.datetime(2026, 11, 21, 6, tzinfo=dt.UTC), "timestamp"),
+        (dt.datetime(2026, 11, 21, 6, 0, 0, 5), "timestamp_ntz"),  # noqa: DTZ001  # without a zone
+    ],
+)
+def test_an_input_partition_is_spelled_as_the_output_will_spell_it(value, kind):
+    assert canonical(value, kind) == partition_value(pa.scalar(value, to_arrow(kind)))
 
 
 @given(st.one_of(st.integers(-(2**31), 2**31 - 1), st.dates(dt.date(1000, 1, 1)), st.floats(allow_nan=False)))
