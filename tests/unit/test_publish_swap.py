@@ -11,7 +11,7 @@ from deltalake import DeltaTable, PostCommitHookProperties, write_deltalake
 from batchscore.arrow.layout import partition_value
 from batchscore.arrow.types import to_arrow
 from batchscore.contracts import OutputColumn
-from batchscore.errors import FencedOutError, SettingsError, UnavailableError
+from batchscore.errors import BatchscoreError, FencedOutError, SettingsError, UnavailableError
 from batchscore.plan.units import is_live
 from batchscore.publish import commit, fence, inspect, transaction
 from tests.factories.delta import actions, active_adds, delete_rows, newest, set_properties
@@ -269,6 +269,22 @@ def test_two_columns_are_no_cross_product(table):
     assert len(runs_by_unit(table)) == 9
     publish_run(table, "r3", {units[5]: "k3"}, **_by("string", "integer"))
     assert [values for values, runs in runs_by_unit(table).items() if runs == {"r3": 2}] == [units[5]]
+
+
+def test_two_columns_without_null_are_no_cross_product(table):
+    units = [(("p0", a), ("p1", b)) for a in ("x", "y") for b in ("1", "2")]
+    publish_run(table, "r1", dict.fromkeys(units, "k"), **_by("string", "integer"))
+    publish_run(table, "r2", {units[0]: "n", units[3]: "n"}, **_by("string", "integer"))
+    assert {values for values, runs in runs_by_unit(table).items() if runs == {"r2": 2}} == {units[0], units[3]}
+    assert len(runs_by_unit(table)) == 4
+
+
+def test_a_removal_that_went_too_far_is_an_error(table, monkeypatch):
+    """An overwrite with an empty filter removes everything; the read-back must see it."""
+    publish_run(table, "r1", BOTH)
+    monkeypatch.setattr(transaction, "_exact_filter", lambda *_: [])
+    with pytest.raises(BatchscoreError, match="RESTORE TABLE"):
+        publish_run(table, "r2", {D1: "n"})
 
 
 @pytest.mark.parametrize(
