@@ -161,7 +161,7 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
     attempt.stage("record", f"{planned.target.uri}__runs")
     if receipt.version < 0:
         return attempt.end("skipped", receipt=receipt, message="another run published the same content meanwhile")
-    return attempt.end("published", receipt=receipt, message=f"published as version {receipt.version}")
+    return attempt.end("published", receipt=receipt, message=f"{staged.rows_staged:,} rows as version {receipt.version}")
 
 
 def _check_suite_file(config: JobConfig) -> None:
@@ -305,8 +305,9 @@ def _why_nothing(planned: ScoringPlan) -> str:
     live = [unit for unit in planned.units if unit.action == "live"]
     older = len(planned.units) - len(live)
     text = f"nothing to do: {len(live)} units are already published"
-    if live:
-        text += f" ({live[0].reason})"
+    runs = sorted({run for unit in live for run, _ in unit.before.runs})
+    if runs:
+        text += f" by run {listed(runs, 3)}"
     return text + (f", {older} stay published by an older model version" if older else "")
 
 
