@@ -307,8 +307,9 @@ def _launch(settings: Mapping[str, str], master: str) -> SparkSession:
         output.close_write_end()
         raise launch_error(output.lines(wait_seconds=2.0)) from error
     except Exception as error:  # Py4J raises what the JVM raised, of any class
+        explained = _context_error(error, master)  # asks the JVM, so before it ends
         _end_jvm()
-        raise _context_error(error, master) from error
+        raise explained from error
     finally:
         output.close_write_end()
 

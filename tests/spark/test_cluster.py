@@ -72,7 +72,7 @@ def answer(cluster, staging, tmp_path_factory):
         cwd=tmp_path_factory.mktemp("driver"),
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=400,
         check=False,
     )
     assert driver.returncode == 0, driver.stderr[-3000:]
