@@ -161,6 +161,9 @@ def test_when_airflow_ends_the_task_no_process_is_left(load_dags, write_settings
         started = [int(pid) for pid in pids.read_text().split()]
         assert all(map(alive, started))
         task.send_signal(signal.SIGTERM)
-        assert eventually(lambda: not any(map(alive, started)), 4.5)
+        ended = eventually(lambda: not any(map(alive, started)), 4.5)
+        for pid in filter(alive, started):
+            os.kill(pid, signal.SIGKILL)
+        assert ended
         out, _ = task.communicate(timeout=60)
     assert "STATE failed" in out
