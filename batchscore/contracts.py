@@ -286,9 +286,9 @@ class UnitState:
     """What a unit's active files in the target say about themselves.
 
     Attributes:
-        runs: (run id, rows) of files that carry exactly one run id, summed, sorted by run id. A file with
-            several run ids, none, unknown row count or a deletion vector counts in ``foreign_files``.
-        foreign_files: number of such files.
+        runs: (run id, rows), summed over the unit's files and sorted by run id; a file whose statistics do not
+            prove one run id has the column read.
+        foreign_files: files that prove nothing: rows without a run id, a deletion vector.
         foreign_stamp: digest of their identities; changes when they change.
     """
 

@@ -161,7 +161,9 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
     attempt.stage("record", f"{planned.target.uri}__runs")
     if receipt.version < 0:
         return attempt.end("skipped", receipt=receipt, message="another run published the same content meanwhile")
-    return attempt.end("published", receipt=receipt, message=f"{staged.rows_staged:,} rows as version {receipt.version}")
+    return attempt.end(
+        "published", receipt=receipt, message=f"{staged.rows_staged:,} rows as version {receipt.version}"
+    )
 
 
 def _check_suite_file(config: JobConfig) -> None:
