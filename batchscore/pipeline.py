@@ -142,21 +142,15 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
     suite = attempt.config.validation.suite
     if suite is not None:
         validate.warm()  # its import takes seconds: beside scoring it costs none
-    attempt.stage("score", f"run {planned.run_id}: {_amount(planned)}")
-    staged = _score(attempt)
     try:
-        attempt.rows_read, attempt.peak_worker_bytes = staged.rows_read, staged.peak_worker_bytes
-        _refuse_bad_rows(staged)
-        attempt.stage("validate", f"{staged.rows_staged:,} rows in {len(staged.files)} files")
-        spark = attempt.spark if attempt.config.scoring.runner == "spark" else None
-        verdict = validate.judge(planned, staged, suite=suite, spark=spark)
-        _refuse_failed(verdict)
+        staged = _staged(attempt)
+        verdict = _judged(attempt, staged)
         attempt.stage("publish", planned.target.uri)
         manifest = _manifest(attempt, staged, verdict)
         manifests.write(planned.target.uri, manifest)
         receipt = publish.commit(planned, staged, manifest, is_live=is_live)
     except BaseException:
-        publish.discard(planned.target.uri, staged.files)
+        publish.discard_run(planned.target.uri, planned.run_id)
         raise
     attempt.stage("record", f"{planned.target.uri}__runs")
     if receipt.version < 0:
@@ -164,6 +158,22 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
     return attempt.end(
         "published", receipt=receipt, message=f"{staged.rows_staged:,} rows as version {receipt.version}"
     )
+
+
+def _staged(attempt: _Attempt) -> StagedOutput:
+    attempt.stage("score", f"run {attempt.plan.run_id}: {_amount(attempt.plan)}")
+    staged = _score(attempt)
+    attempt.rows_read, attempt.peak_worker_bytes = staged.rows_read, staged.peak_worker_bytes
+    _refuse_bad_rows(staged)
+    return staged
+
+
+def _judged(attempt: _Attempt, staged: StagedOutput) -> Verdict:
+    attempt.stage("validate", f"{staged.rows_staged:,} rows in {len(staged.files)} files")
+    spark = attempt.spark if attempt.config.scoring.runner == "spark" else None
+    verdict = validate.judge(attempt.plan, staged, suite=attempt.config.validation.suite, spark=spark)
+    _refuse_failed(verdict)
+    return verdict
 
 
 def _check_suite_file(config: JobConfig) -> None:

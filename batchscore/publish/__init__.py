@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from batchscore.publish.cleanup import discard, fence
+from batchscore.publish.cleanup import discard, discard_run, fence
 from batchscore.publish.swap import commit
 from batchscore.publish.target import check_target, inspect, prepare
 
-__all__ = ["check_target", "commit", "discard", "fence", "inspect", "prepare"]
+__all__ = ["check_target", "commit", "discard", "discard_run", "fence", "inspect", "prepare"]

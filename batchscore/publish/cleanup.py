@@ -106,7 +106,28 @@ def discard(uri: str, files: Iterable[StagedFile]) -> int:
     Returns:
         How many were deleted. A file that is gone already, or cannot be deleted, is left (a warning says so).
     """
-    paths = {file.path for file in files}
+    return _discard(uri, {file.path for file in files})
+
+
+def discard_run(uri: str, run_id: str) -> int:
+    """Deletes everything that a failed run staged, also what its killed or cancelled tasks left.
+
+    Staged files carry the run's id in their names. Nothing that the table's log mentions is deleted.
+
+    Args:
+        uri: root of the table.
+        run_id: the calling run's own id.
+
+    Returns:
+        How many were deleted.
+    """
+    filesystem, root = open_filesystem(uri)
+    infos = filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=True))
+    paths = {info.path[len(root) + 1 :] for info in infos if info.is_file and f"-{run_id}-" in info.base_name}
+    return _discard(uri, {path for path in paths if not path.startswith("_")})
+
+
+def _discard(uri: str, paths: set[str]) -> int:
     if not paths:
         return 0
     filesystem, root = open_filesystem(uri)

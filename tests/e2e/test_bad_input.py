@@ -59,7 +59,6 @@ def rewrite_all(job: Job, change) -> None:
         ("fraud_detection/99", ["99", "1"]),
         ("fraud_detection@champoin", ["champoin", "champion"]),
         ("fraud_detection/Producton", ["Producton", "Production"]),
-        ("fraud_detection", ["fraud_detection", "champion"]),
         ("models:/nothing/1", ["nothing"]),
         ("runs:/0123456789abcdef0123456789abcdef/model", ["0123456789abcdef"]),
         ("./no/such/folder", ["no/such/folder"]),
@@ -272,9 +271,10 @@ def test_other_partition_columns_than_the_tables(scored):
 
 
 def test_a_folder_in_the_way_that_is_no_table(job):
-    job.table.mkdir(parents=True)
-    (job.table / "notes.txt").write_text("mine")
-    refused(job, 2, "fraud_detection")
+    folder = job.folder / "predictions" / "notes"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    refused(job, 2, "notes", arguments=("--output", folder))
 
 
 # --- the machine -------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def bad_model(job: Job, body: str) -> str:
         ("return ['high'] * rows", 3, ["double"]),
         ("return [float('nan')] * rows", 4, ["finite"]),
         ("raise RuntimeError('no luck')", 3, ["RuntimeError", "no luck"]),
-        ("return [1.0 / (model_input['amount'].max() < 1e9)] * rows", 0, []),
+        ("return [0.05] * rows", 0, []),
     ],
     ids=["too few rows", "strings", "NaN", "raises", "good"],
 )
