@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import samples
 
 from batchscore.arrow.types import from_arrow
 from batchscore.contracts import (
@@ -21,6 +20,7 @@ from batchscore.contracts import (
     TargetState,
     UnitValues,
 )
+from tests import samples
 
 # Each entry: the file's path below the table, its unit, its rows.
 Files = list[tuple[str, UnitValues, pa.Table]]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import staged
 
 from batchscore.contracts import Check
 from batchscore.errors import SettingsError
 from batchscore.validate import judge, prepare
+from tests import staged
 
 pytestmark = pytest.mark.spark
 

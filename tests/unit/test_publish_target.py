@@ -12,7 +12,7 @@ from deltalake import write_deltalake
 from batchscore import manifests
 from batchscore.arrow.snapshot import Snapshot
 from batchscore.contracts import Column, OutputColumn, TargetState
-from batchscore.errors import InputError, SettingsError, UnavailableError
+from batchscore.errors import InputError, SettingsError
 from batchscore.publish import check_target, inspect, prepare
 from batchscore.publish.features import ALLOWED_FEATURES, refusal
 from tests.factories.delta import actions, commit_by_hand, set_properties
@@ -67,7 +67,7 @@ def test_a_file(tmp_path):
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "f").touch()
-    with pytest.raises(UnavailableError, match="cannot be written"):
+    with pytest.raises(SettingsError, match="cannot be written"):
         prepare(str(tmp_path / "f" / "t"))
 
 

@@ -182,10 +182,11 @@ def test_every_partition_type(tmp_path):
         "n": "7",
         "b": "true",
         "d": "2026-11-21",
-        "t": "2026-11-21 06:30:00.500000",
+        "t": "2026-11-21T06:30:00.500000Z",
         "c": "1.50",
     }
     assert tuple(values.items()) in {file.partition for file in source.files}
+    values["t"] = "2026-11-21 06:30:00.5"  # as a user may spell it
     for name, value in values.items():
         assert ids(pin(uri, restriction=only(**{name: [value]}))) == [1]
         assert ids(pin(uri, restriction=only(**{name: [None]}))) == [2]

@@ -5,11 +5,11 @@ import datetime as dt
 
 import pyarrow as pa
 import pytest
-import staged
 
 from batchscore.contracts import Check, Verdict
 from batchscore.errors import UnavailableError
 from batchscore.validate import judge
+from tests import staged
 
 N = 1000
 
