@@ -120,12 +120,11 @@ def _among(name: str, values: Sequence[str | None], kind: str) -> SparkColumn:
     from pyspark.sql import functions as F  # noqa: N812, PLC0415  # pinning a source needs no Spark
 
     column = F.col(quoted(name))
-    zone = "Z" if kind == "timestamp" else ""
     ddl = spark_type(Column(name, kind))
     condition = column.isNull() if None in values else F.lit(False)
     for value in values:
         if value is not None:
-            condition = condition | (column == F.lit(value + zone).cast(ddl))
+            condition = condition | (column == F.lit(value).cast(ddl))
     return condition
 
 
