@@ -67,7 +67,7 @@ def run(
     from batchscore import pipeline  # noqa: PLC0415  # heavy
     from batchscore.cli import progress, show  # noqa: PLC0415  # not for --help
 
-    with progress.reporting() as on_event:
+    with progress.reporting(as_json=flags.json) as on_event:
         record = pipeline.run(config, options, on_event)
     show.emit(show.record_lines(record), record, as_json=flags.json)
     return record.exit_code
@@ -88,7 +88,7 @@ def _prepare(flags: JobFlags, *, force: bool, evolve_schema: bool) -> tuple[JobC
     from batchscore.cli.logs import set_up_logs  # noqa: PLC0415  # not for --help
     from batchscore.contracts import RunOptions  # noqa: PLC0415  # not for --help
 
-    set_up_logs(verbose=flags.verbose)
+    set_up_logs(verbose=flags.verbose, as_json=flags.json)
     return job_config(flags), RunOptions(force=force, evolve_schema=evolve_schema, verbose=flags.verbose)
 
 
@@ -96,7 +96,7 @@ def _show_plan(flags: JobFlags, config: JobConfig, options: RunOptions) -> int:
     from batchscore import pipeline  # noqa: PLC0415  # heavy
     from batchscore.cli import progress, show  # noqa: PLC0415  # not for --help
 
-    with progress.reporting() as on_event:
+    with progress.reporting(as_json=flags.json) as on_event:
         planned = pipeline.plan(config, options, on_event)
     if flags.json:
         show.print_json(show.plan_json(planned, config.scoring.runner))
@@ -116,7 +116,7 @@ def check(flags: JobFlags) -> int:
     from batchscore.check import check as check_job  # noqa: PLC0415  # heavy
     from batchscore.cli import progress, show  # noqa: PLC0415  # not for --help
 
-    with progress.reporting() as on_event:
+    with progress.reporting(as_json=flags.json) as on_event:
         checks = check_job(config, on_event)
     passed = all(item.passed for item in checks)
     show.emit(show.check_lines(checks), {"passed": passed, "checks": checks}, as_json=flags.json)
@@ -142,7 +142,7 @@ def demo(
     from batchscore.demo import run_demo  # noqa: PLC0415  # heavy
 
     set_up_logs(verbose=verbose)
-    with progress.reporting() as on_event:
+    with progress.reporting(as_json=json) as on_event:
         outcome = run_demo(directory, rows, runner, on_event)
     lines = [*show.record_lines(outcome.record), "", *outcome.next_steps()]
     show.emit(lines, outcome, as_json=json)

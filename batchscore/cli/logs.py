@@ -11,7 +11,12 @@ import warnings
 _CHATTY = ("mlflow", "alembic", "py4j", "great_expectations", "sqlalchemy")
 
 
-def set_up_logs(*, verbose: bool) -> None:
+def stderr_is_stdout() -> bool:
+    """Whether this process was started by spark-submit, which sends a script's stderr to its own stdout."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def set_up_logs(*, verbose: bool, as_json: bool = False) -> None:
     """Sends logs to stderr: all from INFO on when ``verbose``, else warnings of batchscore and errors of others."""
     logging.basicConfig(
         stream=sys.stderr,
@@ -21,8 +26,9 @@ def set_up_logs(*, verbose: bool) -> None:
     )
     if verbose:
         return
+    level = logging.CRITICAL if as_json and stderr_is_stdout() else logging.WARNING
     for handler in logging.getLogger().handlers:
-        handler.setLevel(logging.WARNING)  # some libraries set their own loggers to INFO
+        handler.setLevel(level)  # some libraries set their own loggers to INFO
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # mlflow sets its own level when imported
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)

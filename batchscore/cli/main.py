@@ -15,6 +15,7 @@ from typer.exceptions import Abort, TyperException
 from typer.main import get_command
 
 from batchscore.cli.app import app
+from batchscore.cli.logs import stderr_is_stdout
 from batchscore.errors import BatchscoreError, SettingsError, bounded
 
 EXIT_BUG = 1
@@ -86,7 +87,8 @@ def _report(error: BatchscoreError, given: list[str]) -> int:
         traceback.print_exception(sys.exception())
     if "--json" in given:
         print(json.dumps(error.as_dict(), indent=2))  # noqa: T201  # the answer of a command
-    print(f"error: {error}", file=sys.stderr)  # noqa: T201  # the answer of a command
+    if "--json" not in given or not stderr_is_stdout():
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201  # the answer of a command
     return error.exit_code
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
+from batchscore.cli.logs import stderr_is_stdout
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -17,12 +19,19 @@ LINE_SECONDS = 5.0  # between two progress lines where there is no terminal
 
 
 @contextmanager
-def reporting(stream: TextIO | None = None) -> Iterator[OnEvent]:
+def reporting(stream: TextIO | None = None, *, as_json: bool = False) -> Iterator[OnEvent]:
     """A receiver of a run's events.
 
-    Events are ``{"event": "stage", "stage": str, "text": str}`` and ``{"event": "progress", "rows": int,
-    "total": int, "seconds": float}`` with a total of -1 where it is unknown; others are ignored.
+    Events are ``{"event": "stage", "stage": str, "text": str}``, ``{"event": "notice", "text": str}`` and
+    ``{"event": "progress", "rows": int, "total": int, "seconds": float}`` with a total of -1 where it is unknown.
+
+    Args:
+        stream: where to; stderr by default.
+        as_json: the answer on stdout is for a machine: nothing is said where stderr runs into it.
     """
+    if as_json and stderr_is_stdout():
+        yield lambda _: None
+        return
     stream = sys.stderr if stream is None else stream
     if not stream.isatty():
         yield PlainProgress(stream)
@@ -43,6 +52,8 @@ class PlainProgress:
         """Prints the event when it is time."""
         if event.get("event") == "stage":
             self._print(f"{event['stage']}: {event['text']}")
+        elif event.get("event") == "notice":
+            self._print(f"note: {event['text']}")
         elif event.get("event") == "progress" and self._clock() >= self._next:
             self._next = self._clock() + LINE_SECONDS
             self._print(progress_text(event))
@@ -62,6 +73,8 @@ class BarProgress:
         """Moves the bar or begins a stage."""
         if event.get("event") == "stage":
             self._bar.console.print(f"{event['stage']}: {event['text']}", markup=False, highlight=False)
+        elif event.get("event") == "notice":
+            self._bar.console.print(f"note: {event['text']}", markup=False, highlight=False)
         elif event.get("event") == "progress":
             self._move(event)
 
