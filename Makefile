@@ -40,8 +40,7 @@ demo: $(READY) ## make data, train and register a model, and run the job in ./de
 	$(BIN)/batchscore demo $(DEMO_FLAGS)
 
 .PHONY: test
-test: $(READY) ## all tests: unit, spark, end to end
-	$(BIN)/python -m pytest -q
+test: test-unit test-spark test-e2e ## all tests: unit first, then spark, then end to end
 
 .PHONY: test-unit
 test-unit: $(READY) ## unit tests and doctests: no Java
