@@ -189,32 +189,39 @@ def _check_suite_columns(config: JobConfig, planned: ScoringPlan) -> None:
 
 def _score(attempt: _Attempt) -> StagedOutput:
     planned, task = attempt.plan, attempt.plan.task
-    started = time.perf_counter()
-    done: list[TaskResult] = []
-
-    def on_result(result: TaskResult) -> None:
-        done.append(result)
-        attempt.on_event(
-            {
-                "event": "progress",
-                "rows": sum(each.rows_read for each in done),
-                "total": planned.expected_rows,
-                "seconds": time.perf_counter() - started,
-            }
-        )
-
     if attempt.config.scoring.runner == "local":
-        results = runners.LocalRunner().run_splits(score.run_splits_task, task, planned.tasks, on_result)
+        tally = _Tally(attempt)
+        results = runners.LocalRunner().run_splits(score.run_splits_task, task, planned.tasks, tally)
     elif planned.route == "splits":
-        runner = runners.SparkRunner(attempt.spark())
-        results = runner.run_splits(score.run_splits_task, task, planned.tasks, on_result)
+        # Workers read and write the files themselves: Spark needs no Delta for that.
+        runner = runners.SparkRunner(attempt.spark(delta=False))
+        tally = _Tally(attempt)
+        results = runner.run_splits(score.run_splits_task, task, planned.tasks, tally)
     else:
         runner = runners.SparkRunner(attempt.spark())
+        tally = _Tally(attempt)
         names = [column.name for column in task.source_columns]
         frame = read.dataframe(attempt.spark(), planned.source, planned.restriction, names)
         frame = read.only_units(frame, [unit.values for unit in planned.to_score])
-        results = runner.run_dataframe(score.run_batches_task, task, frame, on_result)
-    return _collected(results, time.perf_counter() - started)
+        results = runner.run_dataframe(score.run_batches_task, task, frame, tally)
+    return _collected(results, tally.seconds())
+
+
+class _Tally:
+    """Counts the rows of finished tasks and says how far the run is; the session's start does not count."""
+
+    def __init__(self, attempt: _Attempt) -> None:
+        self._attempt = attempt
+        self._started = time.perf_counter()
+        self._rows = 0
+
+    def __call__(self, result: TaskResult) -> None:
+        self._rows += result.rows_read
+        facts = {"rows": self._rows, "total": self._attempt.plan.expected_rows, "seconds": self.seconds()}
+        self._attempt.on_event({"event": "progress", **facts})
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
 
 
 def _collected(results: Sequence[TaskResult], seconds: float) -> StagedOutput:

@@ -37,12 +37,13 @@ class LazySpark:
         self._on_event = on_event
         self._session: SparkSession | None = None
 
-    def __call__(self) -> SparkSession:
-        """The session."""
+    def __call__(self, *, delta: bool = True) -> SparkSession:
+        """The session; where it is to be started, with Delta's jars or without."""
         if self._session is None:
             self._session = session.start(
                 self._config.spark.master,
                 self._config.spark.conf,
+                delta=delta,
                 on_notice=lambda text: self._on_event({"event": "notice", "text": text}),
             )
         return self._session

@@ -24,6 +24,7 @@ def set_up_logs(*, verbose: bool, as_json: bool = False) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s" if verbose else "%(levelname)s: %(message)s",
         force=True,
     )
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # its INFO is hundreds of lines of its own
     if verbose:
         return
     level = logging.CRITICAL if as_json and stderr_is_stdout() else logging.WARNING

@@ -37,6 +37,8 @@ from batchscore.plan.units import is_live, source_key, unit_key
 # in the noise, and a batch of 30 doubles is 16 MB.
 DEFAULT_BATCH_ROWS = 65_536
 FILE_ROWS = 4_000_000
+# Tasks of a few seconds: progress moves, and no core waits long for the last one.
+TASK_ROWS = 500_000
 # Part of every unit's key: raise it when the same settings begin to give other scores.
 SCORING_FORMAT = 1
 
@@ -97,7 +99,7 @@ def make(inputs: PlanInputs) -> ScoringPlan:
         route_reason=reason,
         units_known=known,
         units=units,
-        tasks=make_tasks(files, cores=inputs.cores) if route == "splits" else (),
+        tasks=make_tasks(files, cores=inputs.cores, rows_per_task=TASK_ROWS) if route == "splits" else (),
         task=task,
         settings_digest=digest,
         source_key=key,
