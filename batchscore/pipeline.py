@@ -33,6 +33,7 @@ from batchscore.errors import (
     FencedOutError,
     InputError,
     ValidationRefused,
+    bounded,
     listed,
 )
 from batchscore.plan.units import derived_unit_key, is_live
@@ -80,6 +81,9 @@ def run(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: No
         raise
     except KeyboardInterrupt:
         attempt.end("interrupted", exit_code=INTERRUPTED_EXIT_CODE, message="interrupted")
+        raise
+    except Exception as error:
+        attempt.end("failed", exit_code=BatchscoreError.exit_code, message=bounded(f"{type(error).__name__}: {error}"))
         raise
 
 
