@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from batchscore import manifests, publish, read, record, runners, score, validate
 from batchscore.config import JobConfig, redacted
@@ -64,6 +64,7 @@ def run(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: No
     Raises:
         BatchscoreError: of the kind that says why nothing was published.
     """
+    started = time.perf_counter()
     _check_suite_file(config)
     spark = LazySpark(config, on_event)
     on_event({"event": "stage", "stage": "plan", "text": f"{config.model.requested} on {config.input.path}"})
@@ -71,7 +72,7 @@ def run(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: No
     _check_suite_columns(config, planned)
     for notice in planned.notices:
         on_event({"event": "notice", "text": notice})
-    attempt = _Attempt(config, planned, spark, on_event)
+    attempt = _Attempt(config, planned, spark, on_event, started)
     if planned.nothing_to_do:
         return attempt.end("skipped", message=_why_nothing(planned))
     try:
@@ -95,7 +96,7 @@ class _Attempt:
     plan: ScoringPlan
     spark: LazySpark
     on_event: OnEvent
-    started: float = field(default_factory=time.perf_counter)
+    started: float
     rows_read: int = 0
     peak_worker_bytes: int = 0
 

@@ -156,7 +156,11 @@ def _ordered(units: Sequence[PlannedUnit]) -> list[PlannedUnit]:
 
 
 def _unit_row(unit: PlannedUnit) -> tuple[str, ...]:
-    return (unit_text(unit.values), _ACTIONS[unit.action], _rows(unit.rows), f"{unit.files:,}", bounded(unit.reason))
+    return (unit_text(unit.values), _ACTIONS[unit.action], _rows(unit.rows), _files(unit.files), bounded(unit.reason))
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count:,} files"
 
 
 def _unit_lines(plan: ScoringPlan) -> list[str]:
