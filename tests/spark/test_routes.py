@@ -16,7 +16,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from sklearn.tree import DecisionTreeRegressor
 
-from batchscore import pipeline
+from batchscore import pipeline, runners, score
 from batchscore.config import JobConfig
 from batchscore.contracts import RunOptions
 from batchscore.errors import SetupError
@@ -155,3 +155,20 @@ def test_an_output_partitioned_by_a_column_that_the_layout_does_not_tell(spark, 
     # The input does not tell the units apart, so all rows are scored; the commit drops those that are live.
     assert (mended.units_published, mended.units_live) == (1, 8)
     assert len(published(tmp_path / "out")) == ROWS
+
+
+def test_both_runners_call_the_same_worker_function(spark, model, tmp_path, monkeypatch):
+    called = {}
+    for name in ("LocalRunner", "SparkRunner"):
+
+        class Recording(getattr(runners, name)):
+            def run_splits(self, worker, *arguments):
+                called[self.name] = worker
+                return super().run_splits(worker, *arguments)
+
+        monkeypatch.setattr(runners, name, Recording)
+    parquet(tmp_path / "source")
+    for runner in ("local", "spark"):
+        run(model, tmp_path / "source", tmp_path / runner, scoring={"runner": runner})
+    assert called == {"local": score.run_splits_task, "spark": score.run_splits_task}
+    assert published(tmp_path / "local").equals(published(tmp_path / "spark"))
