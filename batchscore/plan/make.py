@@ -28,14 +28,12 @@ from batchscore.contracts import (
     UnitValues,
 )
 from batchscore.errors import SettingsError
+from batchscore.plan.batching import batch_rows
 from batchscore.plan.binding import bind
 from batchscore.plan.columns import columns_to_read, output_columns
 from batchscore.plan.splitting import make_tasks
 from batchscore.plan.units import is_live, source_key, unit_key
 
-# What a pyfunc call costs beside the model is about 1 ms for each column and call: at this size it is lost
-# in the noise, and a batch of 30 doubles is 16 MB.
-DEFAULT_BATCH_ROWS = 65_536
 FILE_ROWS = 4_000_000
 # Tasks of a few seconds: progress moves, and no core waits long for the last one.
 TASK_ROWS = 500_000
@@ -140,6 +138,7 @@ def _task(inputs: PlanInputs, partition_by: tuple[str, ...]) -> ScoringTask:
     bindings = bind(model, inputs.source.columns)
     keys = tuple(config.output.keys)
     columns = output_columns(inputs.source.columns, model, keys, tuple(config.output.carry), partition_by)
+    source_columns = columns_to_read(inputs.source.columns, bindings, columns, inputs.restriction.predicate)
     asked_rows = config.scoring.batch_rows
     return ScoringTask(
         run_id=inputs.run_id,
@@ -154,10 +153,10 @@ def _task(inputs: PlanInputs, partition_by: tuple[str, ...]) -> ScoringTask:
             model.params,
         ),
         engine=inputs.engine,
-        batch_rows=DEFAULT_BATCH_ROWS if asked_rows == "auto" else int(asked_rows),
+        batch_rows=batch_rows(model.inputs, source_columns) if asked_rows == "auto" else int(asked_rows),
         threads=1,
         source_uri=inputs.source.uri,
-        source_columns=columns_to_read(inputs.source.columns, bindings, columns, inputs.restriction.predicate),
+        source_columns=source_columns,
         predicate=inputs.restriction.predicate,
         bindings=bindings,
         columns=columns,

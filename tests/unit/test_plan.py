@@ -259,3 +259,14 @@ def test_a_source_that_moved_is_the_same_input():
     before = make(values.plan_inputs(source=values.source(root="/data/transactions")))
     after = make(values.plan_inputs(source=values.source(root="/mnt/elsewhere/transactions", files=moved)))
     assert [unit.key for unit in before.units] == [unit.key for unit in after.units]
+
+
+def test_wide_rows_make_small_batches():
+    image = values.model(inputs=(ModelInput("image", "float", True, (-1, 3, 224, 224)),))
+    source = values.source(columns=(Column("id", "long"), Column("image", "array<array<array<float>>>")))
+    source = replace(source, partition_columns=(), files=(SourceFile("/f", 1, "", 5, (5,)),))
+    narrow, wide = make(values.plan_inputs()), make(values.plan_inputs(model=image, source=source))
+    assert narrow.task.batch_rows == 65_536
+    assert wide.task.batch_rows < 100
+    asked = values.config(scoring={"batch_rows": 7})
+    assert make(values.plan_inputs(config=asked)).task.batch_rows == 7
