@@ -6,6 +6,8 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,12 +42,15 @@ class Cluster:
             "spark.executor.cores": "1",
             "spark.ui.enabled": "false",
             "spark.sql.shuffle.partitions": "2",
+            "spark.pyspark.python": str(self.folder / "python"),
+            "spark.pyspark.driver.python": sys.executable,
         }
 
 
 @contextlib.contextmanager
 def standalone_cluster(folder: Path) -> Iterator[Cluster]:
     """Starts the master and the workers, and ends them by their process ids."""
+    _write_python(folder / "python")
     port = _free_port()
     master = f"spark://127.0.0.1:{port}"
     daemons: list[subprocess.Popen[bytes]] = []
@@ -68,6 +73,13 @@ def standalone_cluster(folder: Path) -> Iterator[Cluster]:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
+
+
+def _write_python(path: Path) -> None:
+    """The executors' Python: the same packages without ``.pth`` files, by which an editable install adds the checkout."""
+    packages = sysconfig.get_path("purelib")
+    path.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{packages}" exec {sys.executable} -S "$@"\n')
+    path.chmod(0o755)
 
 
 def _daemon(folder: Path, name: str, options: list[str], number: int = 0) -> subprocess.Popen[bytes]:
