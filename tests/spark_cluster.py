@@ -76,7 +76,7 @@ def standalone_cluster(folder: Path) -> Iterator[Cluster]:
 
 
 def _write_python(path: Path) -> None:
-    """The executors' Python: the same packages without ``.pth`` files, by which an editable install adds the checkout."""
+    """The executors' Python: the same packages, but no ``.pth`` files; one of an editable install adds the checkout."""
     packages = sysconfig.get_path("purelib")
     path.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{packages}" exec {sys.executable} -S "$@"\n')
     path.chmod(0o755)
