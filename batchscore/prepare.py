@@ -128,7 +128,7 @@ def pin_model(config: JobConfig) -> PinnedModel:
     return models.pin(
         config.model.requested,
         tracking_uri=config.registry.tracking_uri,
-        signature=signature.model_dump() if signature is not None else None,
+        signature=signature.model_dump(mode="json", exclude_unset=True) if signature is not None else None,
         params=config.model.params,
     )
 

@@ -26,7 +26,7 @@ _SECTIONS = ("model", "input", "output", "scoring", "quarantine", "validation", 
 # Scalars that are kept as they are written: YAML would read 01 as 1, NO as false, 2026-11-21 as a date.
 _VERBATIM = re.compile(
     r"model\.(name|version)|input\.(path|version|where)|input\.partitions\..+|output\.(path|keys|carry|partition_by)"
-    r"(\.\d+)?|spark\.conf\..+|model\.signature\.(inputs|outputs)\..+|schedule"
+    r"(\.\d+)?|spark\.conf\..+|model\.signature\.(inputs|outputs)\.\d+\.(name|type)|schedule"
 )
 _NULL_TAG = "tag:yaml.org,2002:null"
 _TEXT_TAG = "tag:yaml.org,2002:str"

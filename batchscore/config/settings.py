@@ -100,16 +100,30 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
-class SignatureSettings(_Settings):
-    """Column names and types for a model that was logged without a signature."""
+class SignatureEntry(_Settings):
+    """One input or output of a model."""
 
-    inputs: dict[Name, Name] = Field(
-        description="The model's input columns, in its order, each with its type: boolean, integer, long, float, "
-        "double, string, binary, date, timestamp, timestamp_ntz."
+    name: str = Field(
+        default="", description="Column that feeds the input, or name of the output; '' for the only one."
     )
-    outputs: dict[str, Name] = Field(
-        default={"prediction": "double"},
-        description="The model's outputs, in its order, each with its type.",
+    type: Name = Field(
+        description="Type of a value: boolean, integer, long, float, double, string, binary, timestamp_ntz, "
+        "or array<double> and the like."
+    )
+    required: bool = Field(default=True, description="Whether the table must have the column.")
+    shape: tuple[int, ...] | None = Field(
+        default=None, description="Shape of a tensor, -1 for its rows: [-1, 30]; null: a plain column."
+    )
+
+
+class SignatureSettings(_Settings):
+    """What a model's own signature leaves open: all of it, the names of its inputs, or its outputs."""
+
+    inputs: tuple[SignatureEntry, ...] = Field(
+        default=(), description="Input columns in the model's order, for a model that does not name them."
+    )
+    outputs: tuple[SignatureEntry, ...] = Field(
+        default=(), description="Outputs in the model's order, where it states none or others than it returns."
     )
 
 
@@ -128,8 +142,8 @@ class ModelSettings(_Settings):
     )
     signature: SignatureSettings | None = Field(
         default=None,
-        description="For a model that was logged without a signature: {inputs: {column: type}, outputs: {name: type}}, "
-        "both in the model's order; null: the model's own.",
+        description="What the model's own signature leaves open: {inputs: [{name: amount, type: double}, ...], "
+        "outputs: [{type: double}]}; null: nothing.",
     )
     params: dict[str, JsonValue] = Field(
         default={}, description="Inference parameters that the model's signature declares, by name."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -158,3 +160,32 @@ def test_check_names_what_does_not_fit(job):
     misfit = job.batchscore("check", "--model", "fraud_detection/1", "--json")
     assert misfit.returncode == 3
     assert "amount" in misfit.stdout
+
+
+NO_SIGNATURE = """
+import sys
+import mlflow, pandas as pd
+from sklearn.tree import DecisionTreeClassifier
+frame = pd.DataFrame({"amount": [1.0, 5.0, 20.0, 500.0], "hour": [1, 2, 3, 4]})
+tree = DecisionTreeClassifier(random_state=0).fit(frame, [0, 0, 1, 1])
+mlflow.sklearn.save_model(
+    tree, sys.argv[1], pip_requirements=["scikit-learn"], serialization_format="cloudpickle",
+    pyfunc_predict_fn="predict_proba",
+)
+"""
+
+
+def test_a_model_without_a_signature_takes_it_from_the_settings(job):
+    folder = job.folder / "unsigned"
+    subprocess.run([sys.executable, "-c", NO_SIGNATURE, folder], check=True, capture_output=True, timeout=120)
+    flags = ("--config", job.settings, "--model", folder, "--set", "validation.suite=null", "--output", "predictions/unsigned")
+    unsigned = job.run(*flags)
+    assert unsigned.returncode == 3
+    assert "signature: {inputs:" in unsigned.stdout
+    inputs = "[{name: amount, type: double}, {name: hour, type: long}]"
+    signature = f"model.signature={{inputs: {inputs}, outputs: [{{type: array<double>}}]}}"
+    signed = job.run(*flags, "--set", signature)
+    assert signed.returncode == 0, signed.stderr
+    table = DeltaTable(job.folder / "predictions" / "unsigned").to_pyarrow_table()
+    assert table.schema.field("prediction").type == pa.list_(pa.field("element", pa.float64()))
+    assert {sum(row) for row in table["prediction"].to_pylist()} == {1.0}
