@@ -178,7 +178,16 @@ mlflow.sklearn.save_model(
 def test_a_model_without_a_signature_takes_it_from_the_settings(job):
     folder = job.folder / "unsigned"
     subprocess.run([sys.executable, "-c", NO_SIGNATURE, folder], check=True, capture_output=True, timeout=120)
-    flags = ("--config", job.settings, "--model", folder, "--set", "validation.suite=null", "--output", "predictions/unsigned")
+    flags = (
+        "--config",
+        job.settings,
+        "--model",
+        folder,
+        "--set",
+        "validation.suite=null",
+        "--output",
+        "predictions/unsigned",
+    )
     unsigned = job.run(*flags)
     assert unsigned.returncode == 3
     assert "signature: {inputs:" in unsigned.stdout

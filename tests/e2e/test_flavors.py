@@ -1,0 +1,65 @@
+"""Models of every flavor through the whole job: what is published is what the model gives in one process."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from batchscore import engines, models, pipeline
+from batchscore.config import JobConfig
+from batchscore.contracts import RunOptions
+from batchscore.engines.cache import loaded
+from tests.factories import models as factory
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    return factory.make_registry(tmp_path_factory.mktemp("registry"))
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments"),
+    [
+        (factory.register_sklearn, ()),
+        (factory.register_probabilities, ()),
+        (factory.register_lightgbm, ("classifier",)),
+        (factory.register_xgboost, ("classifier",)),
+        (factory.register_onnx, ()),
+        (factory.register_onnx_tensor, ()),
+        (factory.register_onnx_mixed, ()),
+        (factory.register_params, ()),
+        (factory.register_outputs, ("frame",)),
+        (factory.register_types, ()),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_is_published_is_what_the_model_gives(registry, tmp_path, make, arguments):
+    name, sample = make(registry, *arguments)
+    if make in (factory.register_params, factory.register_types):
+        sample = sample.dropna().reset_index(drop=True)  # null gives NaN, or has no cast: refused
+    table = pa.Table.from_pandas(sample, preserve_index=False).append_column("row", pa.array(range(len(sample))))
+    (tmp_path / "source").mkdir()
+    pq.write_table(table, tmp_path / "source" / "a.parquet", row_group_size=max(1, len(table) // 5))
+    # Seven rows at a time: batches that hold only some of the categories.
+    config = JobConfig.model_validate(
+        {
+            "model": {"name": name, "version": "1"},
+            "input": {"path": str(tmp_path / "source")},
+            "output": {"path": str(tmp_path / "out"), "keys": ["row"]},
+            "scoring": {"runner": "local", "batch_rows": 7},
+            "registry": {"tracking_uri": registry.tracking_uri},
+        }
+    )
+    record = pipeline.run(config, RunOptions())
+    assert record.rows == len(sample)
+    published = DeltaTable(tmp_path / "out").to_pyarrow_table().sort_by("row")
+    model = models.pin(f"{name}/1", tracking_uri=registry.tracking_uri)
+    own = loaded(engines.choose("auto", model), factory.files_of(model), 1).score(factory.batch_of(model, sample))
+    columns = [column for column in published.column_names if column.startswith("prediction")]
+    assert len(columns) == own.num_columns
+    for column, values in zip(columns, own.columns, strict=True):
+        assert published[column].combine_chunks().to_pylist() == values.to_pylist(), column
