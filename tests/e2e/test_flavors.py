@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +13,7 @@ from batchscore import engines, models, pipeline
 from batchscore.config import JobConfig
 from batchscore.contracts import RunOptions
 from batchscore.engines.cache import loaded
+from batchscore.errors import ModelError
 from tests.factories import models as factory
 
 pytestmark = pytest.mark.e2e
@@ -63,3 +66,35 @@ def test_what_is_published_is_what_the_model_gives(registry, tmp_path, make, arg
     assert len(columns) == own.num_columns
     for column, values in zip(columns, own.columns, strict=True):
         assert published[column].combine_chunks().to_pylist() == values.to_pylist(), column
+
+
+def test_a_model_whose_files_change_after_it_was_resolved_is_not_loaded(registry, tmp_path, monkeypatch):
+    name, sample = factory.register_sklearn(registry, "changing")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "source").mkdir()
+    pq.write_table(pa.Table.from_pandas(sample, preserve_index=False), tmp_path / "source" / "a.parquet")
+    planned = pipeline.make_plan
+
+    def plan_then_damage(*arguments):
+        plan = planned(*arguments)
+        path = next(Path(plan.model.path).rglob("*.pkl"))
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(bytes(content))
+        return plan
+
+    monkeypatch.setattr(pipeline, "make_plan", plan_then_damage)
+    config = JobConfig.model_validate(
+        {
+            "model": {"name": name, "version": "1"},
+            "input": {"path": str(tmp_path / "source")},
+            "output": {"path": str(tmp_path / "out")},
+            "scoring": {"runner": "local"},
+            "registry": {"tracking_uri": registry.tracking_uri},
+        }
+    )
+    with pytest.raises(ModelError, match="digest"):
+        pipeline.run(config, RunOptions())
+    assert not DeltaTable.is_deltatable(str(tmp_path / "out"))
+    monkeypatch.setattr(pipeline, "make_plan", planned)
+    assert pipeline.run(config, RunOptions()).rows == len(sample)  # the damaged copy was replaced
