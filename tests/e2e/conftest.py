@@ -59,7 +59,7 @@ class Job:
 
 @pytest.fixture(scope="session")
 def unscored(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """The demo before its first run; not to be changed."""
+    """The demo before its first run; not to be changed, but refused runs may leave their rows in its ledger."""
     folder = tmp_path_factory.mktemp("unscored")
     script = (
         "from pathlib import Path\n"
@@ -79,7 +79,7 @@ def unscored(tmp_path_factory: pytest.TempPathFactory) -> Job:
 @pytest.fixture
 def job(unscored: Job, tmp_path: Path) -> Job:
     """A copy of the demo before its first run."""
-    shutil.copytree(unscored.folder, tmp_path / "job")
+    shutil.copytree(unscored.folder, tmp_path / "job", ignore=shutil.ignore_patterns("predictions"))
     return Job(tmp_path / "job")
 
 
@@ -87,7 +87,7 @@ def job(unscored: Job, tmp_path: Path) -> Job:
 def published(unscored: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """The demo after its first run; not to be changed."""
     folder = tmp_path_factory.mktemp("published") / "job"
-    shutil.copytree(unscored.folder, folder)
+    shutil.copytree(unscored.folder, folder, ignore=shutil.ignore_patterns("predictions"))
     job = Job(folder)
     done = job.run()
     assert done.returncode == 0, done.stderr
