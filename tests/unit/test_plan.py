@@ -8,6 +8,7 @@ import pytest
 
 from batchscore.contracts import (
     Column,
+    IsNull,
     ManifestHead,
     ManifestUnit,
     ModelInput,
@@ -270,3 +271,11 @@ def test_wide_rows_make_small_batches():
     assert wide.task.batch_rows < 100
     asked = values.config(scoring={"batch_rows": 7})
     assert make(values.plan_inputs(config=asked)).task.batch_rows == 7
+
+
+def test_a_predicates_columns_are_read_too():
+    source = values.source(columns=(*values.source().columns, Column("note", "string")))
+    restriction = Restriction(where="note IS NULL", predicate=IsNull("note"))
+    plan = make(values.plan_inputs(source=source, restriction=restriction))
+    assert [column.name for column in plan.task.source_columns] == ["id", "amount", "ds", "note"]
+    assert plan.expected_rows == -1
