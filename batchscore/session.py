@@ -5,17 +5,20 @@ Nothing here is imported before a run needs Spark: planning, the local runner an
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from batchscore.errors import BatchscoreError, SettingsError, SetupError, UnavailableError, bounded
@@ -292,7 +295,8 @@ def _join_submitted(conf: Mapping[str, str], on_notice: Callable[[str], None]) -
     _choose_python(given)
     submitted.setAll(list(settings.items()))
     try:
-        return SparkSession.builder.config(conf=submitted).getOrCreate()
+        with _handlers_chained():
+            return SparkSession.builder.config(conf=submitted).getOrCreate()
     except Exception as error:  # Py4J raises what the JVM raised, of any class
         raise _context_error(error, settings.get("spark.master", "")) from error
 
@@ -310,7 +314,8 @@ def _launch(settings: Mapping[str, str], master: str) -> SparkSession:
         if gateway is None:
             streams = {"stdout": output.write_end, "stderr": output.write_end}
             gateway = launch_gateway(conf, streams)  # type: ignore[no-untyped-call]  # PySpark left it untyped
-        SparkContext(conf=conf, gateway=gateway)
+        with _handlers_chained():
+            SparkContext(conf=conf, gateway=gateway)
         return SparkSession.builder.config(conf=conf).getOrCreate()
     except PySparkRuntimeError as error:
         output.close_write_end()
@@ -321,6 +326,24 @@ def _launch(settings: Mapping[str, str], master: str) -> SparkSession:
         raise explained from error
     finally:
         output.close_write_end()
+
+
+@contextlib.contextmanager
+def _handlers_chained() -> Iterator[None]:
+    """Keeps a handler of Ctrl-C that was there: a SparkContext puts its own, which cancels jobs, in its place."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    after = signal.getsignal(signal.SIGINT)
+    if not callable(before) or not callable(after) or before in (after, signal.default_int_handler):
+        return
+
+    def both(number: int, frame: FrameType | None) -> None:
+        try:
+            after(number, frame)
+        finally:
+            before(number, frame)
+
+    signal.signal(signal.SIGINT, both)
 
 
 def _end_jvm() -> None:

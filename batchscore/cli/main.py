@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from types import FrameType
 from typing import NoReturn
 
 from typer.exceptions import Abort, TyperException
 from typer.main import get_command
 
 from batchscore.cli.app import app
+from batchscore.cli.interrupts import Interruption
 from batchscore.cli.logs import stderr_is_stdout
 from batchscore.errors import BatchscoreError, SettingsError, bounded
 
@@ -36,9 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         SystemExit: always.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    interruption = Interruption()
+    interruption.watch()
     try:
-        code = _run(given)
+        code = _run(given, interruption)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -46,12 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """SIGTERM, which schedulers send, ends a run as Ctrl-C does: what is open is closed on the way out."""
-    raise KeyboardInterrupt
-
-
-def _run(given: list[str]) -> int:
+def _run(given: list[str], interruption: Interruption) -> int:
     try:
         result = get_command(app).main(given, prog_name="batchscore", standalone_mode=False)
     except TyperException as error:
@@ -59,13 +54,14 @@ def _run(given: list[str]) -> int:
     except BatchscoreError as error:
         return _report(error, given)
     except (KeyboardInterrupt, Abort):
-        return _interrupted(given)
+        return _interrupted(given, interruption)
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001  # the last resort: a bug must not look like an answer
-        return _report(_bug(error), given)
+        # An interruption that some library turned into an error of its own is still one.
+        return _interrupted(given, interruption) if interruption.received else _report(_bug(error), given)
     code = result if isinstance(result, int) else 0
-    return _interrupted(given) if code == EXIT_INTERRUPTED else code
+    return _interrupted(given, interruption) if code == EXIT_INTERRUPTED else code
 
 
 def _usage_error(error: TyperException) -> SettingsError:
@@ -92,7 +88,8 @@ def _report(error: BatchscoreError, given: list[str]) -> int:
     return error.exit_code
 
 
-def _interrupted(given: list[str]) -> int:
+def _interrupted(given: list[str], interruption: Interruption) -> int:
+    interruption.settle()
     if "--json" in given:
         print(json.dumps({"error": "Interrupted", "exit_code": EXIT_INTERRUPTED}))  # noqa: T201  # the answer
     print("interrupted", file=sys.stderr)  # noqa: T201  # the answer of a command
