@@ -340,47 +340,40 @@ def test_a_model_that_misbehaves(job, body, code, words):
         assert job.run(*arguments).returncode == 0
 
 
-def test_interrupting_leaves_nothing_visible_and_no_process(job):
-    model = bad_model(job, "time.sleep(60); return [0.5] * rows")
-    command = [
-        sys.executable,
-        "-m",
-        "batchscore",
-        "run",
-        "--config",
-        job.settings,
-        "--model",
-        model,
-        "--runner",
-        "local",
-    ]
+@pytest.mark.parametrize(("runner", "alive"), [("local", 3), ("spark", 4)])
+def test_ctrl_c_leaves_nothing_visible_and_no_process(job, runner, alive):
+    """``alive``: the processes that there are once a worker scores: Spark's are driver, JVM, daemon and worker."""
+    model = bad_model(job, "import pathlib; pathlib.Path('/proc/self/comm').write_text('scoring'); time.sleep(60)")
+    command = [sys.executable, "-m", "batchscore", "run", "--config", job.settings, "--model", model]
     running = subprocess.Popen(
-        command,
+        [*command, "--runner", runner],
         cwd=job.folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
-    group = running.pid
-    deadline = time.monotonic() + 60
-    while not list(job.table.rglob("*.parquet")) and processes(group) < 3 and time.monotonic() < deadline:
+    deadline = time.monotonic() + 120
+    while "scoring" not in processes(running.pid) and running.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
-    time.sleep(3)
-    running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=30)
+    assert len(processes(running.pid)) >= alive
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all of the foreground group
+    _, errors = running.communicate(timeout=60)
     assert running.returncode == 130, errors
+    assert errors.decode().endswith("interrupted\n")
     assert b"Traceback" not in errors
     deadline = time.monotonic() + 10
-    while processes(group) and time.monotonic() < deadline:
+    while processes(running.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert processes(group) == 0
+    assert processes(running.pid) == []
     assert not DeltaTable.is_deltatable(str(job.table))
     assert not list(job.table.rglob("*.parquet"))
+    history = json.loads(job.batchscore("history", "--config", job.settings, "--json").stdout)
+    assert [run["state"] for run in history["runs"]] == ["interrupted"]
 
 
-def processes(group: int) -> int:
-    """Processes of this group that are alive."""
-    done = subprocess.run(["ps", "-eo", "pgid,stat"], capture_output=True, text=True, check=True)
-    rows = [line.split() for line in done.stdout.splitlines()[1:]]
-    return sum(int(pgid) == group and not state.startswith("Z") for pgid, state in rows)
+def processes(session: int) -> list[str]:
+    """Names of the processes of this session that are alive; Spark's workers have a process group of their own."""
+    done = subprocess.run(["ps", "-eo", "sid,stat,comm"], capture_output=True, text=True, check=True)
+    rows = [line.split(maxsplit=2) for line in done.stdout.splitlines()[1:]]
+    return [name for sid, state, name in rows if int(sid) == session and not state.startswith("Z")]
