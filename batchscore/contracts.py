@@ -290,11 +290,13 @@ class UnitState:
             prove one run id has the column read.
         foreign_files: files that prove nothing: rows without a run id, a deletion vector.
         foreign_stamp: digest of their identities; changes when they change.
+        vectors: files with a deletion vector.
     """
 
     runs: tuple[tuple[str, int], ...] = ()
     foreign_files: int = 0
     foreign_stamp: str = ""
+    vectors: int = 0
 
 
 @dataclass(frozen=True, slots=True)

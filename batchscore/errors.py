@@ -188,3 +188,14 @@ class UnavailableError(BatchscoreError):
     """Storage, cluster or registry could not be reached, or a live run holds the units."""
 
     exit_code = 7
+
+
+def unit_text(values: Iterable[tuple[str, str | None]]) -> str:
+    """A unit as its path would say it.
+
+    >>> unit_text((("ds", "2026-11-01"), ("country", None))), unit_text(())
+    ('ds=2026-11-01/country=null', 'whole table')
+    """
+    return "/".join(f"{column}={'null' if value is None else bounded(value)}" for column, value in values) or (
+        "whole table"
+    )

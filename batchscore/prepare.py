@@ -104,6 +104,7 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
         )
     )
     publish.check_target(target, plan.task.columns, plan.task.partition_by, evolve_schema=options.evolve_schema)
+    publish.check_removal(plan)
     return replace(plan, estimated_seconds=_estimated_seconds(plan, config.scoring.runner)) if target.exists else plan
 
 

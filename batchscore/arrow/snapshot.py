@@ -226,4 +226,4 @@ def _state(files: list[ActiveFile]) -> UnitState:
         if not file.runs:
             foreign.append(f"{file.path}\n{file.size}\n{file.deleted}")
     stamp = hashlib.sha256("\n".join(sorted(foreign)).encode()).hexdigest() if foreign else ""
-    return UnitState(tuple(sorted(totals.items())), len(foreign), stamp)
+    return UnitState(tuple(sorted(totals.items())), len(foreign), stamp, sum(bool(file.deleted) for file in files))

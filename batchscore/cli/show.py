@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
-from batchscore.errors import bounded, listed
+from batchscore.errors import bounded, listed, unit_text
 
 if TYPE_CHECKING:
-    from batchscore.contracts import Check, Manifest, PlannedUnit, RunRecord, ScoringPlan, UnitAction, UnitValues
+    from batchscore.contracts import Check, Manifest, PlannedUnit, RunRecord, ScoringPlan, UnitAction
     from batchscore.doctor import Finding
 
 MAX_UNITS = 20
@@ -176,17 +176,6 @@ def _more_lines(plan: ScoringPlan) -> list[str]:
 def _note_lines(plan: ScoringPlan) -> list[str]:
     lines = [f"note: {text}" for text in dict.fromkeys((*plan.model.notices, *plan.source.notices, *plan.notices))]
     return [*lines, "nothing to do: all is published already"] if plan.nothing_to_do else lines
-
-
-def unit_text(values: UnitValues) -> str:
-    """A unit as its path would say it.
-
-    >>> unit_text((("ds", "2026-11-01"), ("country", None))), unit_text(())
-    ('ds=2026-11-01/country=null', 'whole table')
-    """
-    return "/".join(f"{column}={'null' if value is None else bounded(value)}" for column, value in values) or (
-        "whole table"
-    )
 
 
 # --- runs --------------------------------------------------------------------------------------------------

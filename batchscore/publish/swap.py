@@ -29,7 +29,7 @@ from batchscore.contracts import (
     UnitState,
     UnitValues,
 )
-from batchscore.errors import BatchscoreError, FencedOutError, UnavailableError, listed
+from batchscore.errors import BatchscoreError, FencedOutError, UnavailableError, listed, unit_text
 from batchscore.publish import staged as staged_files
 from batchscore.publish.cleanup import discard, is_fenced
 from batchscore.publish.features import refusal
@@ -130,7 +130,7 @@ def commit(
 
 def _offer(plan: ScoringPlan, staged: StagedOutput, manifest: Manifest) -> Offer:
     units = {unit.values: unit for unit in manifest.units}
-    names = listed((" ".join(f"{name}={value}" for name, value in values) or "all" for values in units), 3)
+    names = listed((unit_text(values) for values in units), 3)
     metadata = {
         manifests.RUN_KEY: plan.run_id,
         "batchscore.manifest": f"{manifests.FOLDER}/{plan.run_id}.json",
@@ -252,11 +252,10 @@ def _refuse_changes(offer: Offer, look: Look, publish: Mapping[UnitValues, Manif
 
 
 def _said(values: UnitValues, state: UnitState) -> str:
-    name = " ".join(f"{column}={value}" for column, value in values) or "the table"
     who = [f"run {run}" for run, _ in state.runs]
     if state.foreign_files:
         who.append(f"{state.foreign_files} files that are not batchscore's")
-    return f"{name}: now {' and '.join(who) or 'empty'}"
+    return f"{unit_text(values)}: now {' and '.join(who) or 'empty'}"
 
 
 def _removed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,8 +13,8 @@ from deltalake import CommitProperties, DeltaTable, Field, Schema
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from batchscore.arrow.snapshot import ActiveFile, Snapshot, location, open_table
-from batchscore.contracts import ManifestUnit, OutputColumn, ScoringPlan, StagedFile, UnitValues
-from batchscore.errors import SettingsError, listed
+from batchscore.contracts import Column, ManifestUnit, Mode, OutputColumn, ScoringPlan, StagedFile, UnitValues
+from batchscore.errors import SettingsError, listed, unit_text
 from batchscore.publish.cleanup import NO_HOOKS
 from batchscore.publish.staged import delta_stats
 from batchscore.schema import element_of
@@ -143,7 +143,7 @@ def _plan_removal(
     """
     if not change.removed:
         return "append", None, []
-    filters = _exact_filter(change, snapshot)
+    filters = _exact_filter(change.plan.mode, change.units, snapshot.columns, snapshot.partition_by)
     if filters is not None:
         return "overwrite", filters, []
     vectors = [file.path for file in change.removed if file.deleted]
@@ -151,10 +151,33 @@ def _plan_removal(
         return "append", None, [_remove(file) for file in change.removed]
     if len(change.removed) == pa.table(table.get_add_actions()).num_rows:
         return "overwrite", None, []  # all that is active goes
-    raise SettingsError(
-        "these units cannot be replaced together: some of their files have deletion vectors",
-        found=listed(vectors, 3),
-        hint=f"REORG TABLE delta.`{change.plan.target.uri}` APPLY (PURGE), or score one unit at a time",
+    raise _inexpressible(change.plan.target.uri, listed(vectors, 3))
+
+
+def check_removal(plan: ScoringPlan) -> None:
+    """Refuses, before anything is scored, units that one commit could not replace together.
+
+    Raises:
+        SettingsError: some of the files to be replaced have deletion vectors, and no filter names their units.
+    """
+    target, to_score = plan.target, {unit.values for unit in plan.to_score}
+    if plan.mode == "append" or not to_score:
+        return
+    removed = to_score & set(target.units)
+    if plan.mode == "replace":
+        removed = set(target.units) - {unit.values for unit in plan.units if unit.action != "score"}
+    vectors = {values for values in removed if target.units[values].vectors}
+    if not vectors or removed == set(target.units):
+        return
+    if _exact_filter(plan.mode, to_score, target.columns, target.partition_by) is None:
+        raise _inexpressible(target.uri, listed((unit_text(values) for values in sorted(vectors, key=str)), 3))
+
+
+def _inexpressible(uri: str, found: str) -> SettingsError:
+    return SettingsError(
+        "these units cannot be replaced in one commit: some of their files have deletion vectors",
+        found=found,
+        hint=f"REORG TABLE delta.`{uri}` APPLY (PURGE), or score one unit at a time",
     )
 
 
@@ -162,19 +185,20 @@ def _remove(file: ActiveFile) -> RemoveAction:
     return RemoveAction(file.path, True, int(time.time() * 1000), file.size, dict(file.unit))
 
 
-def _exact_filter(change: Change, snapshot: Snapshot) -> Filter | None:
-    """A filter that matches the published units and no other, where delta-rs can express one."""
-    types = {column.name: column.type for column in snapshot.columns}
-    names = snapshot.partition_by
-    if not names or change.plan.mode != "partitions" or any(types[name] not in FILTERED_TYPES for name in names):
+def _exact_filter(
+    mode: Mode, units: Collection[UnitValues], columns: Sequence[Column], partition_by: Sequence[str]
+) -> Filter | None:
+    """A filter that matches these units and no other, where delta-rs can express one."""
+    types = {column.name: column.type for column in columns}
+    if not partition_by or mode != "partitions" or any(types[name] not in FILTERED_TYPES for name in partition_by):
         return None
-    if len(change.units) == 1:
-        (values,) = change.units
+    if len(units) == 1:
+        (values,) = units
         return [(name, "=", value or "") for name, value in values]  # '' is null to delta-rs
-    values_of = [value for unit in change.units for _, value in unit]
-    if len(names) > 1 or any(value is None for value in values_of):
+    values_of = [value for unit in units for _, value in unit]
+    if len(partition_by) > 1 or any(value is None for value in values_of):
         return None
-    return [(names[0], "in", [value for value in values_of if value is not None])]
+    return [(partition_by[0], "in", [value for value in values_of if value is not None])]
 
 
 def checkpoint(uri: str, version: int) -> None:

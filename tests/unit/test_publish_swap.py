@@ -10,10 +10,10 @@ from deltalake import DeltaTable, PostCommitHookProperties, write_deltalake
 
 from batchscore.arrow.layout import partition_value
 from batchscore.arrow.types import to_arrow
-from batchscore.contracts import OutputColumn
+from batchscore.contracts import OutputColumn, PlannedUnit
 from batchscore.errors import BatchscoreError, FencedOutError, SettingsError, UnavailableError
 from batchscore.plan.units import is_live
-from batchscore.publish import commit, fence, inspect, transaction
+from batchscore.publish import check_removal, commit, fence, inspect, transaction
 from tests.factories.delta import actions, active_adds, delete_rows, newest, set_properties
 from tests.factories.staging import (
     COLUMNS,
@@ -533,11 +533,42 @@ def test_a_null_unit_with_a_deletion_vector_is_replaced(table):
     assert len(rows_of(table)) == 6
 
 
-def test_units_that_delta_rs_cannot_replace_together_are_refused_whole(table):
-    _with_vector(table, {**BOTH, D3: "k3"}, "ds=2026-01-01")
+TWO_COLUMNS = [(("p0", first), ("p1", second)) for first in "xy" for second in "12"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "units", "mode"),
+    [
+        ({}, [D1, D3], "partitions"),
+        (_by("string", "integer"), TWO_COLUMNS[:2], "partitions"),
+        (_by("string", "integer"), TWO_COLUMNS[:3], "partitions"),
+    ],
+    ids=["null", "two", "three of four"],
+)
+def test_units_that_delta_rs_cannot_replace_together_are_refused_before_scoring(table, layout, units, mode):
+    _with_vector(table, dict.fromkeys(TWO_COLUMNS if layout else {**BOTH, D3: "k3"}, "k"), "=", **layout)
+    plan, staged, manifest = prepared(table, "r1", dict.fromkeys(units, "n"), mode=mode, **layout)
     with pytest.raises(SettingsError, match="REORG TABLE"):
-        publish_run(table, "r1", {D1: "n", D3: "n"})
+        check_removal(plan)
+    with pytest.raises(SettingsError, match="REORG TABLE"):  # the vector may have come since the plan
+        commit(plan, staged, manifest, is_live=is_live)
     assert newest(table) == 2
+
+
+@pytest.mark.parametrize("mode", ["partitions", "replace", "append"])
+def test_units_that_can_be_replaced_together_are_not_refused(table, mode):
+    """All of the table, whatever its values; and units beside one whose file has a vector."""
+    layout = _by("string", "integer")
+    path = _with_vector(table, dict.fromkeys(TWO_COLUMNS, "k"), "=", **layout)
+    marked = next(values for values in TWO_COLUMNS if f"p0={values[0][1]}/p1={values[1][1]}" in path)
+    for run_id, units in (("r1", [values for values in TWO_COLUMNS if values != marked]), ("r2", TWO_COLUMNS)):
+        plan, staged, manifest = prepared(table, run_id, dict.fromkeys(units, f"n{run_id}"), mode=mode, **layout)
+        if mode == "replace" and run_id == "r1":
+            plan = replace(
+                plan, units=(*plan.units, PlannedUnit(marked, "k", "live", "", 1, 1, inspect(table).units[marked]))
+            )
+        check_removal(plan)
+        commit(plan, staged, manifest, is_live=is_live)
 
 
 def test_a_deletion_vector_in_an_odd_folder(table):
