@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +52,10 @@ class Job:
     def run(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         flags = ("--model", "fraud_detection/1", "--runner", "local", "--json")
         return self.batchscore("run", *flags, *arguments, **environment)
+
+    def history(self) -> Any:
+        """What ``batchscore history --json`` prints."""
+        return json.loads(self.batchscore("history", "--config", self.settings, "--json").stdout)
 
     def files(self) -> set[str]:
         """Everything under predictions/, to see that nothing changed."""

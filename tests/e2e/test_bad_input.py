@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 
 from tests.conftest import ROOT
 from tests.e2e.conftest import Job
+from tests.factories.delta import active_adds, delete_rows, set_properties
 
 pytestmark = pytest.mark.e2e
 
@@ -340,6 +341,18 @@ def test_a_model_that_misbehaves(job, body, code, words):
         assert job.run(*arguments).returncode == 0
 
 
+def test_units_that_cannot_be_replaced_together_are_refused_before_scoring(job):
+    first, second, *_ = sorted(folder.name for folder in job.data.iterdir())
+    (job.data / first).rename(job.data / "ds=__HIVE_DEFAULT_PARTITION__")
+    assert job.run().returncode == 0
+    set_properties(job.table, ("deletionVectors",), delta__enableDeletionVectors="true")
+    delete_rows(job.table, next(path for path in active_adds(job.table) if second in path), [0])
+    units = ("--partition", "ds=__HIVE_DEFAULT_PARTITION__", "--partition", second, "--force")
+    refused(job, 2, "deletion vectors", second, "REORG TABLE", arguments=units)
+    assert len(job.history()["runs"]) == 1, "found while planning, so it is no run"
+    assert job.run(*units[2:]).returncode == 0
+
+
 @pytest.mark.parametrize(("runner", "alive"), [("local", 3), ("spark", 4)])
 def test_ctrl_c_leaves_nothing_visible_and_no_process(job, runner, alive):
     """``alive``: the processes that there are once a worker scores: Spark's are driver, JVM, daemon and worker."""
@@ -368,8 +381,7 @@ def test_ctrl_c_leaves_nothing_visible_and_no_process(job, runner, alive):
     assert processes(running.pid) == []
     assert not DeltaTable.is_deltatable(str(job.table))
     assert not list(job.table.rglob("*.parquet"))
-    history = json.loads(job.batchscore("history", "--config", job.settings, "--json").stdout)
-    assert [run["state"] for run in history["runs"]] == ["interrupted"]
+    assert [run["state"] for run in job.history()["runs"]] == ["interrupted"]
 
 
 def processes(session: int) -> list[str]:

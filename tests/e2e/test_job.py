@@ -105,12 +105,12 @@ def test_a_suite_that_fails_refuses_and_leaves_the_table(scored):
     assert "expect_column_values_to_be_between" in done.stdout
     assert DeltaTable(scored.table).version() == version
     assert {name for name in scored.files() - files if "__runs" not in name} == set()
-    history = json.loads(scored.batchscore("history", "--model", "fraud_detection/1", "--json").stdout)
+    history = scored.history()
     assert [run["state"] for run in history["runs"]] == ["refused", "published"]
 
 
 def test_history_and_show(scored):
-    history = json.loads(scored.batchscore("history", "--model", "fraud_detection/1", "--json").stdout)
+    history = scored.history()
     (run,) = history["runs"]
     assert run["rows"] == ROWS
     shown = json.loads(scored.batchscore("show", run["run_id"][:18], "--model", "fraud_detection/1", "--json").stdout)
