@@ -121,7 +121,7 @@ def test_importing_the_session_loads_no_spark():
     code = (
         "import sys, batchscore.session, batchscore.runners; print('pyspark' in sys.modules, 'pyarrow' in sys.modules)"
     )
-    root = str(Path(session.__file__).parent.parent)
+    root = str(Path(session.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, check=True
     )

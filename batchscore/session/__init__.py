@@ -1,0 +1,23 @@
+"""The SparkSession, with what users forget.
+
+Nothing here imports Spark before a run needs it: planning, the local runner and ``--help`` start no JVM.
+"""
+
+from __future__ import annotations
+
+from batchscore.session.conf import DELTA_EXTENSION, DELTA_PACKAGE, IVY_FOLDER, cores, is_local, session_conf
+from batchscore.session.failures import launch_error
+from batchscore.session.java import java_problem
+from batchscore.session.launch import start
+
+__all__ = [
+    "DELTA_EXTENSION",
+    "DELTA_PACKAGE",
+    "IVY_FOLDER",
+    "cores",
+    "is_local",
+    "java_problem",
+    "launch_error",
+    "session_conf",
+    "start",
+]
