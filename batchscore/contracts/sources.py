@@ -1,0 +1,91 @@
+"""An input, pinned to one version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from batchscore.contracts.columns import Predicate, Schema, UnitValues
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One data file of a pinned source.
+
+    Attributes:
+        path: path as pyarrow's filesystem for the source's URI opens it.
+        size: bytes.
+        stamp: what tells a changed file: Delta: '' or the deletion vector's id; Parquet: ETag or
+            modification time (ns), then a digest of the footer.
+        rows: rows, less deleted ones; -1 where unknown without opening the file.
+        row_groups: rows of each row group; () where the footer was not read.
+        partition: partition values from the path or Delta's log.
+    """
+
+    path: str
+    size: int
+    stamp: str
+    rows: int
+    row_groups: tuple[int, ...] = ()
+    partition: UnitValues = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedSource:
+    """A source at one version.
+
+    Attributes:
+        kind: how it is read. ``catalog`` sources (tables and views of Spark's catalog) have no files.
+        uri: path, URI or catalog name, without secrets.
+        version: Delta version, or None.
+        snapshot: digest that changes when the content may have changed, hex.
+        columns: all columns, partition columns included, types widened over all files.
+        partition_columns: columns that the layout is partitioned by, in order.
+        files: the files that remain after pruning by partition values.
+        root: the path that the files' paths begin with; keys of units leave it out.
+        missing_ok: columns that some files lack (added later); read as null there.
+        dataframe_reason: why workers cannot read splits of it themselves, or None where they can.
+    """
+
+    kind: Literal["parquet", "delta", "catalog"]
+    uri: str
+    version: int | None
+    snapshot: str
+    columns: Schema
+    partition_columns: tuple[str, ...]
+    files: tuple[SourceFile, ...]
+    root: str = ""
+    missing_ok: frozenset[str] = frozenset()
+    dataframe_reason: str | None = None
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Restriction:
+    """Which rows a run takes.
+
+    ``partitions`` are the ``--partition`` values by column (a row matches when, for each column, its value is
+    among those named); ``predicate`` is ``where`` parsed, or None where the SQL must go through Spark.
+    """
+
+    partitions: tuple[tuple[str, tuple[str | None, ...]], ...] = ()
+    where: str | None = None
+    predicate: Predicate | None = None
+    where_reason: str | None = None  # why `where` could not be parsed into `predicate`
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A piece of one file that one task reads: whole row groups.
+
+    ``size`` is its share of the file's bytes. ``file_size`` and ``stamp`` are the file's own, by which a reader
+    notices that it changed since it was pinned; -1 and '' check nothing.
+    """
+
+    path: str
+    rows: int
+    row_groups: tuple[int, ...] | None  # None: all of them
+    partition: UnitValues
+    size: int
+    file_size: int = -1
+    stamp: str = ""

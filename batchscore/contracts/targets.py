@@ -1,0 +1,76 @@
+"""The output table, as a run finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from batchscore.contracts.columns import Schema, UnitValues
+
+
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    """What a unit's active files in the target say about themselves.
+
+    Attributes:
+        runs: (run id, rows), summed over the unit's files and sorted by run id; a file whose statistics do not
+            prove one run id has the column read.
+        foreign_files: files that prove nothing: rows without a run id, a deletion vector.
+        foreign_stamp: digest of their identities; changes when they change.
+        vectors: files with a deletion vector.
+    """
+
+    runs: tuple[tuple[str, int], ...] = ()
+    foreign_files: int = 0
+    foreign_stamp: str = ""
+    vectors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestUnit:
+    """A unit as a run's manifest records it."""
+
+    values: UnitValues
+    key: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestHead:
+    """What planning needs to know of an older run."""
+
+    run_id: str
+    model_name: str
+    model_version: str
+    model_digest: str
+    source_key: str
+    units: tuple[ManifestUnit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetState:
+    """The output table as planning found it.
+
+    Attributes:
+        uri: where the table is or will be.
+        version: Delta version, -1 where there is no table yet.
+        columns: its columns, () where there is no table yet.
+        partition_by: its partition columns.
+        units: state of each unit that has active files.
+        manifests: heads of the manifests of all runs that ``units`` mention (missing ones are absent).
+        refused: why batchscore will not write this table (feature or property and the statement that drops
+            it), or None.
+    """
+
+    uri: str
+    version: int = -1
+    columns: Schema = ()
+    partition_by: tuple[str, ...] = ()
+    units: Mapping[UnitValues, UnitState] = field(default_factory=dict)
+    manifests: Mapping[str, ManifestHead] = field(default_factory=dict)
+    refused: str | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a table."""
+        return self.version >= 0
