@@ -219,9 +219,13 @@ class _Tally:
         self._attempt = attempt
         self._started = time.perf_counter()
         self._rows = 0
+        self._tell()
 
     def __call__(self, result: TaskResult) -> None:
         self._rows += result.rows_read
+        self._tell()
+
+    def _tell(self) -> None:
         facts = {"rows": self._rows, "total": self._attempt.plan.expected_rows, "seconds": self.seconds()}
         self._attempt.on_event({"event": "progress", **facts})
 

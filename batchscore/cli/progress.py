@@ -63,31 +63,33 @@ class PlainProgress:
 
 
 class BarProgress:
-    """A stage's text and a bar with rows, rows/s and the time that remains."""
+    """The stages' texts, and below them the stage under way with rows, rows/s and the time that remains."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
         self._task: TaskID | None = None
 
     def __call__(self, event: Mapping[str, object]) -> None:
-        """Moves the bar or begins a stage."""
+        """Begins a stage or moves the bar."""
         if event.get("event") == "stage":
-            self._bar.console.print(f"{event['stage']}: {event['text']}", markup=False, highlight=False)
+            self._say(f"{event['stage']}: {event['text']}")
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(str(event["stage"]), total=None, text="")
         elif event.get("event") == "notice":
-            self._bar.console.print(f"note: {event['text']}", markup=False, highlight=False)
-        elif event.get("event") == "progress":
-            self._move(event)
+            self._say(f"note: {event['text']}")
+        elif event.get("event") == "progress" and self._task is not None:
+            total = _number(event["total"])
+            self._bar.update(
+                self._task,
+                completed=_number(event["rows"]),
+                total=total if total >= 0 else None,
+                text=progress_text(event).partition(": ")[2],
+                refresh=True,
+            )
 
-    def _move(self, event: Mapping[str, object]) -> None:
-        total = _number(event["total"])
-        if self._task is None:
-            self._task = self._bar.add_task("rows", total=total if total >= 0 else None)
-        self._bar.update(
-            self._task,
-            completed=_number(event["rows"]),
-            total=total if total >= 0 else None,
-            description=rate_text(event),
-        )
+    def _say(self, line: str) -> None:
+        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def progress_text(event: Mapping[str, object]) -> str:
@@ -97,8 +99,10 @@ def progress_text(event: Mapping[str, object]) -> str:
     'score: 50,000 of 200,000 rows (25 %), 5,000 rows/s, 30 s left'
     """
     rows, total, seconds = _number(event["rows"]), _number(event["total"]), _number(event["seconds"])
-    if total <= 0 or rows <= 0 or seconds <= 0:
+    if total < 0:
         return f"score: {rows:,.0f} rows, {rate_text(event)}"
+    if rows <= 0 or seconds <= 0:
+        return f"score: {rows:,.0f} of {total:,.0f} rows"
     left = max(0.0, (total - rows) * seconds / rows)
     share = f"{100 * rows / total:.0f} %"
     return f"score: {rows:,.0f} of {total:,.0f} rows ({share}), {rate_text(event)}, {left:.0f} s left"
@@ -120,7 +124,13 @@ def _number(value: object) -> float:
 
 def _bar(stream: TextIO) -> Progress:
     from rich.console import Console  # noqa: PLC0415  # only where there is a terminal
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
+    from rich.table import Column  # noqa: PLC0415
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=10),
+        TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True)),
+    )
     return Progress(*columns, console=Console(file=stream), transient=True)

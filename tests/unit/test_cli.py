@@ -351,7 +351,8 @@ def test_plain_progress_prints_a_line_at_most_every_five_seconds():
 
 def test_progress_with_an_unknown_total():
     assert progress.progress_text({"rows": 10, "total": -1, "seconds": 2.0}) == "score: 10 rows, 5 rows/s"
-    assert progress.progress_text({"rows": 0, "total": 0, "seconds": 0}) == "score: 0 rows, 0 rows/s"
+    assert progress.progress_text({"rows": 0, "total": -1, "seconds": 0}) == "score: 0 rows, 0 rows/s"
+    assert progress.progress_text({"rows": 0, "total": 40, "seconds": 0}) == "score: 0 of 40 rows"
 
 
 def test_a_bar_on_a_terminal():
@@ -364,9 +365,10 @@ def test_a_bar_on_a_terminal():
         on_event({"event": "stage", "stage": "score", "text": "[14] tasks"})
         on_event({"event": "progress", "rows": 10, "total": -1, "seconds": 1.0})
         on_event({"event": "progress", "rows": 20, "total": 40, "seconds": 2.0})
-    assert "score: [14] tasks" in stream.getvalue()
-    assert "20/40" in stream.getvalue()
-    assert "10 rows/s" in stream.getvalue()
+        on_event({"event": "stage", "stage": "publish", "text": "t"})
+    assert "score: [14] tasks\n" in stream.getvalue()
+    assert "20 of 40 rows (50 %), 10 rows/s, 2 s left" in stream.getvalue()
+    assert "publish: t\n" in stream.getvalue()
 
 
 # --- rendering ---------------------------------------------------------------------------------------------
