@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import pickle
 import re
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ Numbered: TypeAlias = tuple[int, Outcome]
 
 POLL_SECONDS = 0.1
 CANCEL_WAIT_SECONDS = 15.0
+PATIENCE_SECONDS = 20.0  # without any task under way, before the user is told
 DEFAULT_MAX_FAILURES = 4
 # Spark's error conditions that come from the rows or files themselves.
 _OF_DATA = re.compile(
@@ -150,13 +153,25 @@ class SparkRunner:
     ) -> list[TaskResult]:
         job = _Job(self._context, collect, f"batchscore {shipment.task.run_id}")
         heard: set[int] = set()
+        patience = time.monotonic() + PATIENCE_SECONDS
         try:
             while job.running(POLL_SECONDS):
+                if time.monotonic() > patience:
+                    patience = math.inf
+                    self._tell_if_starved(job)
                 _report(list(shipment.ended.value), heard, on_result)  # type: ignore[attr-defined]
             outcomes = sorted(job.outcomes(), key=lambda numbered: numbered[0])
             return _report(outcomes, heard, on_result)
         finally:
             job.cancel()
+
+    def _tell_if_starved(self, job: _Job) -> None:
+        if job.starved():
+            _log.warning(
+                "no executor has taken a task for %.0f s: does %s have free cores, and workers with the memory asked?",
+                PATIENCE_SECONDS,
+                self._context.master,
+            )
 
 
 def _report(outcomes: list[Numbered], heard: set[int], on_result: OnResult) -> list[TaskResult]:
@@ -197,6 +212,13 @@ class _Job:
         """Whether the action still runs after waiting at most ``seconds``."""
         self._thread.join(timeout=seconds)
         return self._thread.is_alive()
+
+    def starved(self) -> bool:
+        """Whether no task has begun yet."""
+        tracker = self._context.statusTracker()
+        jobs = [tracker.getJobInfo(number) for number in tracker.getJobIdsForGroup(self._group)]
+        stages = [tracker.getStageInfo(number) for job in jobs if job is not None for number in job.stageIds]
+        return not any(stage is not None and stage.numActiveTasks + stage.numCompletedTasks for stage in stages)
 
     def outcomes(self) -> list[Numbered]:
         """What the action returned.

@@ -54,6 +54,29 @@ spark.stop()
 """
 
 
+STARVED = """
+import json, logging, os, signal, sys
+from tests import samples
+from batchscore import session
+from batchscore.runners import SparkRunner, spark
+
+class Impatient(logging.Handler):
+    def emit(self, record):
+        print(record.getMessage(), flush=True)
+        os.kill(os.getpid(), signal.SIGINT)
+
+logging.getLogger("batchscore.runners").addHandler(Impatient())
+spark.PATIENCE_SECONDS = 3.0
+given = json.loads(sys.argv[1])
+started = session.start(given["master"], given["conf"], on_notice=print)
+task = samples.scoring_task(given["model"], digest="a" * 64, staging=given["staging"])
+try:
+    SparkRunner(started).run_splits(samples.describe, task, samples.groups_of(1), print)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
 @pytest.fixture(scope="module")
 def staging(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("staging")
@@ -66,17 +89,22 @@ def answer(cluster, staging, tmp_path_factory):
     (model / "MLmodel").write_text("flavors: {}", encoding="utf-8")
     (model / "sub" / "weights.bin").write_bytes(b"\x00\x01weights")
     given = {"master": cluster.master, "conf": cluster.driver_conf, "model": str(model), "staging": str(staging)}
+    return json.loads(driven(DRIVER, given, tmp_path_factory.mktemp("driver")))
+
+
+def driven(script: str, given: dict[str, object], folder: Path) -> str:
+    """What a driver of its own prints."""
     driver = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(given)],
+        [sys.executable, "-c", script, json.dumps(given)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join((str(TESTS.parent), str(TESTS)))},
-        cwd=tmp_path_factory.mktemp("driver"),
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=400,
         check=False,
     )
     assert driver.returncode == 0, driver.stderr[-3000:]
-    return json.loads(driver.stdout)
+    return driver.stdout
 
 
 def test_executors_are_elsewhere_and_got_the_package_and_the_model(answer, cluster):
@@ -111,3 +139,12 @@ def test_a_task_that_fails_for_storage_is_tried_again_and_counted_once(answer, s
 def test_an_error_that_would_repeat_is_not_tried_again(answer, staging):
     assert answer["bad_rows"]["error"] == "BadRowsError"
     assert len(list(staging.glob("f1-*"))) == 1
+
+
+def test_a_cluster_without_room_is_not_waited_for_in_silence(cluster, tmp_path):
+    (tmp_path / "MLmodel").write_text("flavors: {}", encoding="utf-8")
+    conf = {**cluster.driver_conf, "spark.executor.memory": "500g"}
+    given = {"master": cluster.master, "conf": conf, "model": str(tmp_path), "staging": str(tmp_path)}
+    said = driven(STARVED, given, tmp_path).splitlines()
+    assert said[-2].startswith(f"no executor has taken a task for 3 s: does {cluster.master} have free cores")
+    assert said[-1] == "interrupted"
