@@ -13,6 +13,8 @@ READY := .venv/.ready
 AIRFLOW_BIN := .venv-airflow/bin
 AIRFLOW_READY := .venv-airflow/.ready
 DEMO_FLAGS ?=
+# Test processes at a time; each may hold a Spark session (2 GB) of its own.
+TEST_WORKERS ?= 2
 
 # The environments of this Makefile are its own, whatever is active in the shell.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
@@ -44,15 +46,15 @@ test: test-unit test-spark test-e2e ## all tests: unit first, then spark, then e
 
 .PHONY: test-unit
 test-unit: $(READY) ## unit tests and doctests: no Java
-	$(BIN)/python -m pytest -q tests/unit batchscore
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) tests/unit batchscore
 
 .PHONY: test-spark
 test-spark: $(READY) ## tests that share a Spark session
-	$(BIN)/python -m pytest -q tests/spark
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile tests/spark
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## the commands as a user runs them
-	$(BIN)/python -m pytest -q tests/e2e
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadgroup tests/e2e
 
 # Airflow and batchscore cannot share an environment: their pins exclude each other.
 $(AIRFLOW_READY): requirements-airflow.lock | $(UV)

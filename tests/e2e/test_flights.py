@@ -17,7 +17,7 @@ from mlflow.models import infer_signature
 
 from tests.factories import flights
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("flights")]
 FIRST_SCORED_DAY = "2013-07-01"
 
 

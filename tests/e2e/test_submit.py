@@ -16,7 +16,7 @@ from batchscore.session import DELTA_PACKAGE
 from tests.conftest import ROOT
 from tests.e2e.conftest import ROWS, SECONDS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.spark]
+pytestmark = [pytest.mark.e2e, pytest.mark.spark, pytest.mark.xdist_group("cluster")]
 
 
 def submit(job, *arguments: object, options: tuple[str, ...] = ()):
