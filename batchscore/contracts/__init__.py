@@ -45,6 +45,7 @@ from batchscore.contracts.plans import (
     ScoringTask,
     UnitAction,
 )
+from batchscore.contracts.proof import Artifact, Certificate, Measurement, ParityVerdict
 from batchscore.contracts.results import (
     BadRow,
     Check,
@@ -72,8 +73,10 @@ __all__ = [
     "VERSION",
     "VERSION_COLUMN",
     "And",
+    "Artifact",
     "BadRow",
     "Binding",
+    "Certificate",
     "Check",
     "Column",
     "ColumnStats",
@@ -84,6 +87,7 @@ __all__ = [
     "Manifest",
     "ManifestHead",
     "ManifestUnit",
+    "Measurement",
     "Mode",
     "ModelFiles",
     "ModelInput",
@@ -92,6 +96,7 @@ __all__ = [
     "Not",
     "Or",
     "OutputColumn",
+    "ParityVerdict",
     "PinnedModel",
     "PinnedSource",
     "PlannedUnit",

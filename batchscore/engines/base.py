@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
@@ -42,4 +43,28 @@ class EngineModule(Protocol):
 
     def supports(self, model: PinnedModel) -> str | None:
         """Why this engine cannot serve the model, or None where it can."""
+        ...
+
+
+class Converter(EngineModule, Protocol):
+    """An engine that does not load the model's own files but an artifact that it makes of them.
+
+    The artifact is made once, by the driver, and takes the place of the model's folder in what workers get: in
+    :func:`load`, ``files.path`` and ``files.digest`` are the artifact's. Workers need none of the libraries that
+    made it.
+    """
+
+    def convert(self, model: PinnedModel, folder: Path) -> None:
+        """Writes the artifact into ``folder``, which exists and is empty.
+
+        The same model and versions give the same scores, and nothing that depends on where it was made.
+
+        Raises:
+            ModelError: this model cannot be converted: which operator, feature or flavor is in the way.
+            SetupError: something is missing here, for example a compiler.
+        """
+        ...
+
+    def versions(self) -> dict[str, str]:
+        """Library → version of all that can change the artifact or its scores; a key of the cache."""
         ...
