@@ -87,7 +87,7 @@ def load(files: ModelFiles, threads: int) -> PyfuncEngine:
     """
     import mlflow.pyfunc  # noqa: PLC0415  # 4 s to import
 
-    with _quiet():
+    with quiet():
         model = mlflow.pyfunc.load_model(files.path, suppress_warnings=True)
     return PyfuncEngine(model, files, threads)
 
@@ -100,7 +100,7 @@ def supports(model: PinnedModel) -> str | None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps MLflow's hints on versions out of each executor's log; the caller loads one model at a time."""
     logger = logging.getLogger("mlflow")
     level = logger.level
