@@ -94,9 +94,11 @@ def answer(cluster, staging, tmp_path_factory):
 
 def driven(script: str, given: dict[str, object], folder: Path) -> str:
     """What a driver of its own prints."""
+    # A session that other tests started in this process has set it; it would win over the cluster's interpreter.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYSPARK_PYTHON"}
     driver = subprocess.run(
         [sys.executable, "-c", script, json.dumps(given)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(TESTS.parent), str(TESTS)))},
+        env={**inherited, "PYTHONPATH": os.pathsep.join((str(TESTS.parent), str(TESTS)))},
         cwd=folder,
         capture_output=True,
         text=True,

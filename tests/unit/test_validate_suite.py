@@ -81,3 +81,14 @@ def test_an_unknown_column_is_named_with_its_neighbour():
     with pytest.raises(SettingsError, match="prediction"):
         check_columns({"expectations": [BETWEEN]}, ["id"])
     check_columns({"expectations": [BETWEEN]}, ["id", "prediction"])
+
+
+def test_great_expectations_is_there_for_an_interpreter_without_a_main_file():
+    """Its import of Spark Connect would end the process with exit code 0."""
+    code = (
+        "import sys; from batchscore.validate import expectations; main = sys.modules['__main__']; "
+        "assert not hasattr(main, '__file__') and main.__spec__ is None; "
+        "print(expectations._import().__name__); assert not hasattr(main, '__file__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "great_expectations\n"), done.stderr
