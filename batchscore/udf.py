@@ -73,7 +73,7 @@ def spark_udf(  # noqa: PLR0913  # the first five are those of mlflow.pyfunc.spa
         model_uri, tracking_uri=tracking_uri or mlflow.get_tracking_uri(), signature=signature, params=params
     )
     scorer = _ColumnScorer(
-        files=_files(model),
+        files=ModelFiles.of(model),
         engine=engines.choose(engine, model),
         archive=_shipped(spark, model),
         result=_result_type(model, result_type),
@@ -143,19 +143,6 @@ class _ColumnScorer:
             inputs=files.inputs,
             outputs=files.outputs,
         )
-
-
-def _files(model: PinnedModel) -> ModelFiles:
-    return ModelFiles(
-        path=model.path,
-        digest=model.digest,
-        name=model.name,
-        version=model.version,
-        flavors=model.flavors,
-        inputs=model.inputs,
-        outputs=model.outputs,
-        params=model.params,
-    )
 
 
 def _shipped(spark: SparkSession, model: PinnedModel) -> str | None:

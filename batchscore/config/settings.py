@@ -136,9 +136,10 @@ class ModelSettings(_Settings):
         description="Version number, stage (Production) or alias (@champion) of a registered name; "
         "null where the name says it or is a URI or a folder.",
     )
-    environment: Annotated[Literal["local", "virtualenv", "uv", "conda"], not_built("local")] = Field(
+    environment: Annotated[Literal["local", "uv", "virtualenv", "conda"], not_built("local", "uv")] = Field(
         default="local",
-        description="Python environment the model runs in: local is the one that batchscore runs in.",
+        description="Python environment the model runs in: local is the one that batchscore runs in, uv one with the "
+        "model's own requirements, made once for each machine. virtualenv and conda are not built.",
     )
     signature: SignatureSettings | None = Field(
         default=None,
@@ -210,12 +211,15 @@ class OutputSettings(_Settings):
 
 
 class ParitySettings(_Settings):
-    """How far a faster engine may be from the registered model. Other values are not built yet."""
+    """How far a faster engine may be from the registered model before it is refused."""
 
-    max_abs_diff: Annotated[float, not_built(1.0e-5)] = Field(
-        default=1.0e-5, ge=0, description="Largest absolute difference of a prediction."
+    max_abs_diff: float = Field(
+        default=1.0e-5, ge=0, allow_inf_nan=False, description="Largest absolute difference of a prediction."
     )
-    label_flips: Annotated[int, not_built(0)] = Field(default=0, ge=0, description="Rows whose label may differ.")
+    label_flips: int = Field(default=0, ge=0, description="Probe rows whose label, or most probable class, may differ.")
+
+
+Engine: TypeAlias = Literal["auto", "pyfunc", "native", "onnx", "compiled", "onedal"]
 
 
 class ScoringSettings(_Settings):
@@ -224,8 +228,10 @@ class ScoringSettings(_Settings):
     runner: Literal["spark", "local"] = Field(
         default="spark", description="Who runs the tasks: Spark, or processes of this machine without a JVM."
     )
-    engine: Literal["auto", "pyfunc", "onnx"] = Field(
-        default="auto", description="What computes predictions; auto takes onnx for an ONNX model, else pyfunc."
+    engine: Engine = Field(
+        default="auto",
+        description="What computes predictions; auto takes the fastest engine that proved the registered model's "
+        "scores, pyfunc where none did.",
     )
     device: Annotated[Literal["auto", "cpu", "gpu"], not_built("auto", "cpu")] = Field(
         default="auto", description="Processor that the engine uses. gpu is not built yet."

@@ -62,7 +62,10 @@ class OutputColumn:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What a worker needs to load a model and to be sure that it is the right one."""
+    """What a worker needs to load a model and to be sure that it is the right one.
+
+    ``environment`` is ``local``, or ``uv``: the model runs in a process with its own requirements.
+    """
 
     path: str
     digest: str
@@ -72,6 +75,22 @@ class ModelFiles:
     inputs: tuple[ModelInput, ...]
     outputs: tuple[ModelOutput, ...]
     params: tuple[ModelParam, ...]
+    environment: str = "local"
+
+    @classmethod
+    def of(cls, model: PinnedModel, environment: str = "local") -> ModelFiles:
+        """The files of a pinned model."""
+        return cls(
+            path=model.path,
+            digest=model.digest,
+            name=model.name,
+            version=model.version,
+            flavors=model.flavors,
+            inputs=model.inputs,
+            outputs=model.outputs,
+            params=model.params,
+            environment=environment,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from batchscore.contracts import ModelFiles
-from batchscore.engines import engine_module
+from batchscore.engines import ENGINES, engine_module
 from batchscore.engines.base import Engine
 from batchscore.errors import BatchscoreError, ModelError
 from batchscore.models.digest import BYTECODE_FOLDER, digest_folder
@@ -30,7 +30,7 @@ def loaded(name: str, files: ModelFiles, threads: int) -> Engine:
         ModelError: the files are not those that were resolved, or the model cannot be loaded.
         SettingsError: there is no engine of this name.
     """
-    key = (name, files.digest, threads, repr((files.inputs, files.outputs, files.params)))
+    key = (name, files.digest, threads, repr((files.inputs, files.outputs, files.params, files.environment)))
     engine = _LOADED.get(key)
     if engine is not None:
         return engine
@@ -44,6 +44,10 @@ def _load(name: str, files: ModelFiles, threads: int) -> Engine:
     module = engine_module(name)
     _verify(files)
     try:
+        if files.environment != "local":
+            from batchscore.engines.isolated import load  # noqa: PLC0415  # the exception, not the rule
+
+            return load(ENGINES[name], files, threads)
         return module.load(files, threads)
     except BatchscoreError:
         raise

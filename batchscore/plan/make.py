@@ -125,6 +125,8 @@ def settings_digest(inputs: PlanInputs, task: ScoringTask) -> str:
         "where": inputs.restriction.where,
         "predicate": repr(inputs.restriction.predicate),
     }
+    if task.model.environment != "local":
+        facts["environment"] = task.model.environment
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -142,16 +144,7 @@ def _task(inputs: PlanInputs, partition_by: tuple[str, ...]) -> ScoringTask:
     asked_rows = config.scoring.batch_rows
     return ScoringTask(
         run_id=inputs.run_id,
-        model=ModelFiles(
-            model.path,
-            model.digest,
-            model.name,
-            model.version,
-            model.flavors,
-            model.inputs,
-            model.outputs,
-            model.params,
-        ),
+        model=ModelFiles.of(model, config.model.environment),
         engine=inputs.engine,
         batch_rows=batch_rows(model.inputs, source_columns) if asked_rows == "auto" else int(asked_rows),
         threads=1,
