@@ -152,7 +152,8 @@ class _Maker:
         middle = values[:, min(1, values.shape[1] - 1)].astype(np.float64)
         nearest = np.searchsorted(middle, own) - self.random.integers(-1, 3, len(own))
         width = values.shape[1]
-        return np.clip(nearest, 0, len(middle) - 1) * width + self.random.integers(0, width, len(own))
+        found: Values = np.clip(nearest, 0, len(middle) - 1) * width + self.random.integers(0, width, len(own))
+        return found
 
     # special values --------------------------------------------------------------------------------------------
 
