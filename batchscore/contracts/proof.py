@@ -39,13 +39,14 @@ class Certificate:
         max_abs_diff: largest absolute difference of a numeric output; inf where one is finite and the other is not.
         max_rel_diff: largest difference relative to the reference's value.
         label_flips: rows whose label, or whose most probable class, differs.
-        nan_mismatches: rows where exactly one of the two is NaN or null.
+        nan_mismatches: rows where one is NaN and the other is not, or one is null and the other is not.
         verdict: ``equal`` within what the settings allow, or ``refused``.
         reason: why it was refused, or ''.
         worst: the rows with the largest differences, as text, bounded.
         allowed_abs_diff: what the settings allowed.
         allowed_label_flips: what the settings allowed.
         created_at: ISO 8601, UTC.
+        skipped: probes on which the reference itself raised, so that there is nothing to compare with.
     """
 
     engine: str
@@ -64,6 +65,7 @@ class Certificate:
     allowed_abs_diff: float
     allowed_label_flips: int
     created_at: str
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ def missing_text(model: Any) -> float | None:  # noqa: ANN401  # any model
     Categories that a part has learned decide; without them, what an imputer of strings looks for.
     """
     imputes_nan = False
-    for part in _parts(model, set()):
+    for part in parts(model, set()):
         for categories in _learned(part):
             if any(value is None for value in categories):
                 return None
@@ -35,7 +35,8 @@ def missing_text(model: Any) -> float | None:  # noqa: ANN401  # any model
     return NAN if imputes_nan else None
 
 
-def _parts(model: Any, seen: set[int]) -> Iterator[Any]:  # noqa: ANN401
+def parts(model: Any, seen: set[int]) -> Iterator[Any]:  # noqa: ANN401
+    """A model and the estimators inside it; ``seen`` are the ids of those that were given already."""
     if model is None or isinstance(model, str) or id(model) in seen:
         return
     seen.add(id(model))
@@ -44,7 +45,7 @@ def _parts(model: Any, seen: set[int]) -> Iterator[Any]:  # noqa: ANN401
         held = getattr(model, name, None)
         for item in held if isinstance(held, list | tuple) else [held]:
             # Entries are (name, estimator) or (name, estimator, columns).
-            yield from _parts(item[1] if isinstance(item, tuple) and len(item) > 1 else item, seen)
+            yield from parts(item[1] if isinstance(item, tuple) and len(item) > 1 else item, seen)
 
 
 def _learned(part: Any) -> Iterator[np.ndarray[Any, Any]]:  # noqa: ANN401
