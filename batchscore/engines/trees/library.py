@@ -130,7 +130,7 @@ class Walker:
         Returns:
             (rows, K) in the type of ``scores``.
         """
-        if scores.link not in {"sigmoid", "softmax", "exp"}:
+        if scores.by_numpy or scores.link not in {"sigmoid", "softmax", "exp"}:
             return scores.linked(sums)
         kind = "float" if scores.dtype == "float32" else "double"
         function = self._library[f"{scores.link}_{kind}"]

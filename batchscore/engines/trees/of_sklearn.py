@@ -52,7 +52,7 @@ def scores_of(estimator: Any, method: str) -> Scores:  # noqa: ANN401
     if kind.endswith("Regressor"):
         if method != "predict":
             raise ModelError(f"the tree engines do not know {kind}.{method}", allowed=("predict",))
-        return Scores(_inverse(estimator) if family in HISTOGRAMS else "identity", "vector")
+        return Scores(_inverse(estimator) if family in HISTOGRAMS else "identity", "vector", by_numpy=True)
     if method not in {"predict", "predict_proba"}:
         raise ModelError(f"the tree engines do not know {kind}.{method}", allowed=("predict", "predict_proba"))
     known = labels(estimator.classes_)
@@ -66,7 +66,7 @@ def scores_of(estimator: Any, method: str) -> Scores:  # noqa: ANN401
     scale = 2.0 if type(estimator._loss).__name__ == "ExponentialLoss" else 1.0  # noqa: SLF001  # the fitted loss
     if sums == 1:
         return Scores("sigmoid", "pair", scale=scale, classes=known)
-    return Scores("softmax", "matrix", classes=known)
+    return Scores("softmax", "matrix", classes=known, by_numpy=True)
 
 
 def _family(estimator: Any) -> str:  # noqa: ANN401

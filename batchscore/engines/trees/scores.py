@@ -39,6 +39,7 @@ class Scores:
         decision: how a label is chosen, of the linked values.
         classes: the labels, in the order of their codes.
         epsilon: whether the sigmoid is XGBoost's.
+        by_numpy: the library computes the link with numpy, whose last bits are not always libm's.
     """
 
     link: Link
@@ -48,6 +49,7 @@ class Scores:
     decision: Decision = ""
     classes: tuple[Any, ...] = ()
     epsilon: bool = False
+    by_numpy: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """What :func:`from_json` reads."""
