@@ -449,3 +449,185 @@ def register_types(registry: Registry, name: str = "types") -> Registered:
     signature = ModelSignature(inputs=Schema(columns), outputs=Schema([ColSpec("string")]))
     register_python(registry, name, predict, signature=signature)
     return Registered(name, frame)
+
+
+# Kinds of tree models for `register_trees`: name -> estimator and what is logged.
+TREE_KINDS = (
+    "lightgbm_binary",
+    "lightgbm_multiclass",
+    "lightgbm_ova",
+    "lightgbm_regression",
+    "lightgbm_poisson",
+    "lightgbm_rf",
+    "lightgbm_zero_missing",
+    "lightgbm_no_missing",
+    "lightgbm_classifier",
+    "lightgbm_classifier3",
+    "lightgbm_classifier_proba",
+    "lightgbm_classifier3_proba",
+    "lightgbm_regressor",
+    "xgboost_binary",
+    "xgboost_softprob",
+    "xgboost_softmax",
+    "xgboost_regression",
+    "xgboost_poisson",
+    "xgboost_forest",
+    "xgboost_classifier",
+    "xgboost_classifier3",
+    "xgboost_classifier3_proba",
+    "xgboost_classifier_proba",
+    "xgboost_regressor",
+    "sklearn_tree",
+    "sklearn_tree_proba",
+    "sklearn_tree_regressor",
+    "sklearn_forest",
+    "sklearn_forest_proba",
+    "sklearn_forest3_proba",
+    "sklearn_forest_regressor",
+    "sklearn_extra_proba",
+    "sklearn_boosting",
+    "sklearn_boosting_proba",
+    "sklearn_boosting3_proba",
+    "sklearn_boosting_exponential_proba",
+    "sklearn_boosting_regressor",
+    "sklearn_histogram",
+    "sklearn_histogram_proba",
+    "sklearn_histogram3_proba",
+    "sklearn_histogram_regressor",
+    "sklearn_histogram_poisson",
+)
+TREE_ROWS = 1_500
+TREE_COLUMNS = 4
+
+
+def tree_frame(kind: str, dtype: str) -> pd.DataFrame:
+    """Continuous columns, one of whole numbers, one with many zeros; values missing where the library takes them."""
+    random = np.random.default_rng(SEED + 3)
+    values = random.normal(size=(TREE_ROWS, TREE_COLUMNS))
+    values[:, 1] = random.integers(-3, 4, TREE_ROWS)
+    values[random.random(TREE_ROWS) < 0.4, 2] = 0.0
+    if not any(part in kind for part in ("boosting", "no_missing", "sklearn_tree", "zero_missing")):
+        values[random.random((TREE_ROWS, TREE_COLUMNS)) < 0.05] = np.nan
+    return pd.DataFrame(values.astype(dtype), columns=[f"f{index}" for index in range(TREE_COLUMNS)])
+
+
+def _tree_targets(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two classes, three classes, and positive numbers."""
+    first, second, third, fourth = (frame[column].fillna(0.7).to_numpy(np.float64) for column in frame.columns)
+    score = np.sin(3 * first) + 0.4 * second * (third > 0) - np.abs(third) + 0.3 * fourth
+    two = (score > np.median(score)).astype(int)
+    three = np.digitize(score, np.quantile(score, [0.3, 0.7]))
+    return two, three, np.exp(score)
+
+
+def train_trees(kind: str, dtype: str) -> tuple[Any, pd.DataFrame, str]:
+    """A tree model of one of :data:`TREE_KINDS`, its training frame, and the method that is logged."""
+    frame = tree_frame(kind, dtype)
+    library, name = kind.split("_", 1)
+    method = "predict_proba" if name.endswith("_proba") else "predict"
+    train = {"lightgbm": _train_lightgbm, "xgboost": _train_xgboost, "sklearn": _train_sklearn}[library]
+    return train(name.removesuffix("_proba"), frame, *_tree_targets(frame)), frame, method
+
+
+def _train_lightgbm(name: str, frame: pd.DataFrame, two: np.ndarray, three: np.ndarray, real: np.ndarray) -> Any:
+    import lightgbm
+
+    common = {"num_leaves": 9, "min_child_samples": 5, "verbose": -1, "n_jobs": 1}
+    texts = np.array(["low", "middle", "high"])
+    if name.startswith("classifier"):
+        labels = texts[three] if name.endswith("3") else texts[two]
+        return lightgbm.LGBMClassifier(n_estimators=8, **common).fit(frame, labels)
+    if name == "regressor":
+        return lightgbm.LGBMRegressor(n_estimators=12, **common).fit(frame, real)
+    special: dict[str, tuple[dict[str, Any], np.ndarray]] = {
+        "binary": ({"objective": "binary", "sigmoid": 1.7}, two),
+        "multiclass": ({"objective": "multiclass", "num_class": 3}, three),
+        "ova": ({"objective": "multiclassova", "num_class": 3}, three),
+        "regression": ({"objective": "regression", "reg_sqrt": True}, real),
+        "poisson": ({"objective": "poisson"}, real),
+        "rf": ({"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.6, "objective": "regression"}, real),
+        "zero_missing": ({"objective": "binary", "zero_as_missing": True}, two),
+        "no_missing": ({"objective": "binary", "use_missing": False}, two),
+    }
+    params, goal = special[name]
+    return lightgbm.train({**common, **params, "seed": 1}, lightgbm.Dataset(frame, goal), 10)
+
+
+def _train_xgboost(name: str, frame: pd.DataFrame, two: np.ndarray, three: np.ndarray, real: np.ndarray) -> Any:
+    import xgboost
+
+    if name.startswith("classifier"):
+        model = xgboost.XGBClassifier(n_estimators=8, max_depth=4, n_jobs=1)
+        return model.fit(frame, three if name.endswith("3") else two)
+    if name == "regressor":
+        return xgboost.XGBRegressor(n_estimators=12, max_depth=4, n_jobs=1).fit(frame, real)
+    special: dict[str, tuple[dict[str, Any], np.ndarray]] = {
+        "binary": ({"objective": "binary:logistic"}, two),
+        "softprob": ({"objective": "multi:softprob", "num_class": 3}, three),
+        "softmax": ({"objective": "multi:softmax", "num_class": 3}, three),
+        "regression": ({"objective": "reg:squarederror"}, real),
+        "poisson": ({"objective": "count:poisson"}, real),
+        "forest": ({"objective": "binary:logistic", "num_parallel_tree": 3, "subsample": 0.5}, two),
+    }
+    params, goal = special[name]
+    data = xgboost.DMatrix(frame, goal)
+    return xgboost.train({"max_depth": 4, "nthread": 1, "seed": 1, **params}, data, 10)
+
+
+def _train_sklearn(name: str, frame: pd.DataFrame, two: np.ndarray, three: np.ndarray, real: np.ndarray) -> Any:
+    from sklearn import ensemble, tree
+
+    texts = np.array(["no", "yes"])
+    small: dict[str, Any] = {"n_estimators": 7, "max_depth": 5, "random_state": 1}
+    made: dict[str, tuple[Any, np.ndarray]] = {
+        "tree": (tree.DecisionTreeClassifier(max_depth=5), texts[two]),
+        "tree_regressor": (tree.DecisionTreeRegressor(max_depth=5), real),
+        "forest": (ensemble.RandomForestClassifier(**small), texts[two]),
+        "forest3": (ensemble.RandomForestClassifier(**small), three),
+        "forest_regressor": (ensemble.RandomForestRegressor(**small), real),
+        "extra": (ensemble.ExtraTreesClassifier(**small), two),
+        "boosting": (ensemble.GradientBoostingClassifier(**small), texts[two]),
+        "boosting3": (ensemble.GradientBoostingClassifier(**small), three),
+        "boosting_exponential": (ensemble.GradientBoostingClassifier(loss="exponential", **small), two),
+        "boosting_regressor": (ensemble.GradientBoostingRegressor(**small), real),
+        "histogram": (ensemble.HistGradientBoostingClassifier(max_iter=8), texts[two]),
+        "histogram3": (ensemble.HistGradientBoostingClassifier(max_iter=8), three),
+        "histogram_regressor": (ensemble.HistGradientBoostingRegressor(max_iter=12), real),
+        "histogram_poisson": (ensemble.HistGradientBoostingRegressor(loss="poisson", max_iter=8), real),
+    }
+    model, goal = made[name]
+    return model.fit(frame, goal)
+
+
+def save_trees(folder: Path, kind: str, dtype: str) -> pd.DataFrame:
+    """Saves a tree model of one of :data:`TREE_KINDS` with inputs of ``float32`` or ``float64``; returns a sample."""
+    model, frame, method = train_trees(kind, dtype)
+    data: Any = frame
+    if kind.startswith("xgboost") and not hasattr(model, "get_booster"):
+        import xgboost
+
+        data = xgboost.DMatrix(frame)
+    save_estimator(folder, model, frame, getattr(model, method)(data), method)
+    return frame
+
+
+def save_estimator(folder: Path, model: Any, frame: Any, predicted: Any, method: str = "predict") -> None:
+    """Saves an estimator as its library's own flavor, or scikit-learn's where ``method`` is not ``predict``."""
+    from mlflow.models import infer_signature
+
+    library = type(model).__module__.partition(".")[0]
+    if library == "sklearn" or method != "predict":
+        import mlflow.sklearn as flavor
+
+        arguments = {"sk_model": model, "pyfunc_predict_fn": method, "serialization_format": "cloudpickle"}
+    elif library == "lightgbm":
+        import mlflow.lightgbm as flavor
+
+        arguments = {"lgb_model": model}
+    else:
+        import mlflow.xgboost as flavor
+
+        arguments = {"xgb_model": model}
+    # Requirements are given because inferring them starts a process that loads the model again.
+    signature = infer_signature(frame, predicted)
+    flavor.save_model(path=str(folder), signature=signature, pip_requirements=["mlflow"], **arguments)

@@ -1,7 +1,7 @@
 import pytest
 
 from batchscore import models
-from tests.factories.models import make_registry
+from tests.factories.models import make_registry, save_trees
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +30,19 @@ def pinned(registry, model_cache):
         return model, sample
 
     return pin
+
+
+@pytest.fixture(scope="session")
+def tree_model(tmp_path_factory, model_cache):
+    """``tree_model(kind, dtype)``: a tree model of ``TREE_KINDS``, trained and pinned once, and its sample."""
+    known = {}
+
+    def make(kind, dtype):
+        if (kind, dtype) not in known:
+            folder = tmp_path_factory.mktemp("trees") / f"{kind}_{dtype}"
+            sample = save_trees(folder, kind, dtype)
+            model = models.pin(str(folder), tracking_uri="", cache_dir=model_cache)
+            known[kind, dtype] = (model, sample)
+        return known[kind, dtype]
+
+    return make
