@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
 
@@ -19,10 +19,12 @@ from batchscore.arrow.filesystem import open_filesystem
 from batchscore.contracts import (
     MAX_RUN_ID_CHARS,
     METADATA_FOLDER,
+    Certificate,
     Check,
     Manifest,
     ManifestHead,
     ManifestUnit,
+    Measurement,
 )
 from batchscore.errors import SettingsError, SetupError, UnavailableError
 
@@ -33,6 +35,8 @@ READERS = 8  # manifests read at a time; each is one request on an object store
 
 _RUN_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_RUN_ID_CHARS - 1}}}")
 _LOG = logging.getLogger(__name__)
+
+Proof = TypeVar("Proof", Certificate, Measurement)
 
 
 def is_run_id(text: str) -> bool:
@@ -180,6 +184,8 @@ def from_json(text: str) -> Manifest:
     kept = {name: value for name, value in facts.items() if name in known}
     kept["units"] = tuple(_unit(unit) for unit in facts["units"])
     kept["checks"] = tuple(_check(check) for check in facts.get("checks", ()))
+    kept["certificate"] = _record(facts.get("certificate"), Certificate)
+    kept["measurement"] = _record(facts.get("measurement"), Measurement)
     if not isinstance(facts["settings"], Mapping):
         raise TypeError("settings is not an object")
     return Manifest(**kept)
@@ -188,6 +194,15 @@ def from_json(text: str) -> Manifest:
 def _unit(facts: dict[str, Any]) -> ManifestUnit:
     values = tuple((str(name), None if value is None else str(value)) for name, value in facts["values"])
     return ManifestUnit(values=values, key=str(facts["key"]), rows=int(facts["rows"]))
+
+
+def _record(facts: dict[str, Any] | None, kind: type[Proof]) -> Proof | None:
+    fields: dict[str, Any] = {name: _frozen(value) for name, value in (facts or {}).items()}
+    return None if facts is None else kind(**fields)
+
+
+def _frozen(value: object) -> object:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
 def _check(facts: dict[str, Any]) -> Check:

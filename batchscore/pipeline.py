@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from batchscore import manifests, publish, read, record, runners, score, validate
+from batchscore import manifests, publish, read, record, runners, sampling, score, selection, validate
 from batchscore.config import JobConfig, redacted
 from batchscore.contracts import (
     VERSION,
@@ -76,6 +76,7 @@ def run(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: No
     if planned.nothing_to_do:
         return attempt.end("skipped", message=_why_nothing(planned))
     try:
+        attempt.choose_engine()
         return _carry_out(attempt)
     except BatchscoreError as error:
         attempt.end(_state_of(error), exit_code=error.exit_code, message=error.problem, detail=error.text())
@@ -99,6 +100,28 @@ class _Attempt:
     started: float
     rows_read: int = 0
     peak_worker_bytes: int = 0
+    selected: selection.Selection | None = None
+
+    def choose_engine(self) -> None:
+        """Puts the engine that will score into the plan; proves and measures engines where nobody has yet."""
+        planned, scoring = self.plan, self.config.scoring
+        prover = selection.Prover(
+            planned.model,
+            selection.Allowed(scoring.parity.max_abs_diff, scoring.parity.label_flips),
+            sample=lambda: sampling.sample(planned, self.spark),
+            created_at=planned.created_at,
+            on_event=self.on_event,
+        )
+        chosen = selection.select(
+            scoring.engine,
+            prover,
+            environment=self.config.model.environment,
+            rows=planned.expected_rows,
+            cores=planned.cores,
+        )
+        if chosen.notice:
+            self.on_event({"event": "notice", "text": chosen.notice})
+        self.selected, self.plan = chosen, selection.with_engine(planned, chosen, scoring.batch_rows)
 
     def stage(self, name: str, text: str) -> None:
         self.on_event({"event": "stage", "stage": name, "text": text})
@@ -307,6 +330,8 @@ def _manifest(attempt: _Attempt, staged: StagedOutput, verdict: Verdict) -> Mani
         rows_staged=staged.rows_staged,
         units=_units(planned, staged.files),
         checks=verdict.checks,
+        certificate=attempt.selected.certificate if attempt.selected else None,
+        measurement=attempt.selected.measurement if attempt.selected else None,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchscore import engines, models, publish, read, record, session
+from batchscore import engines, models, publish, read, record, selection, session
 from batchscore.config import JobConfig
 from batchscore.config.settings import NULL_PARTITION
 from batchscore.contracts import PinnedModel, PinnedSource, Restriction, RunOptions, ScoringPlan
@@ -81,12 +81,13 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
     """
     moment = Moment.now()
     model = pin_model(config)
-    engine = engines.choose(config.scoring.engine, model)
+    _refuse_engine(config, model)
     source, restriction = pin_source(config, spark)
     refuse_output_inside_input(config.output.path, source)
     # Executors work in folders of their own: what they stage must not depend on the driver's.
     target = publish.inspect(absolute(config.output.path))
     local = config.scoring.runner == "local"
+    cores = os.cpu_count() or 1 if local else session.cores(config.spark.master, config.spark.conf)
     plan = make(
         PlanInputs(
             config=config,
@@ -97,15 +98,45 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
             source=source,
             restriction=restriction,
             target=target,
-            engine=engine,
-            cores=os.cpu_count() or 1 if local else session.cores(config.spark.master, config.spark.conf),
+            engine=config.scoring.engine,
+            cores=cores,
             force=options.force,
             evolve_schema=options.evolve_schema,
         )
     )
     publish.check_target(target, plan.task.columns, plan.task.partition_by, evolve_schema=options.evolve_schema)
     publish.check_removal(plan)
+    plan = replace(plan, task=replace(plan.task, engine=_foreseen(config, plan)))
     return replace(plan, estimated_seconds=_estimated_seconds(plan, config.scoring.runner)) if target.exists else plan
+
+
+def _refuse_engine(config: JobConfig, model: PinnedModel) -> None:
+    """Refuses an engine that can never serve the model; what only a proof tells comes later."""
+    if config.model.environment != "local":
+        if config.scoring.engine not in (engines.AUTO, engines.REFERENCE):
+            raise SettingsError(
+                "in an environment of its own the registered model itself is the engine",
+                found=f"model.environment {config.model.environment} with scoring.engine {config.scoring.engine}",
+                allowed=(engines.AUTO, engines.REFERENCE),
+            )
+    elif config.scoring.engine != engines.AUTO:
+        engines.choose(config.scoring.engine, model)
+
+
+def _foreseen(config: JobConfig, plan: ScoringPlan) -> str:
+    parity = config.scoring.parity
+    return selection.foreseen(
+        config.scoring.engine,
+        selection.Prover(
+            plan.model,
+            selection.Allowed(parity.max_abs_diff, parity.label_flips),
+            sample=lambda: None,
+            created_at=plan.created_at,
+        ),
+        environment=config.model.environment,
+        rows=plan.expected_rows,
+        cores=plan.cores,
+    )
 
 
 def _estimated_seconds(plan: ScoringPlan, runner: str) -> float:

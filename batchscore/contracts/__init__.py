@@ -45,7 +45,7 @@ from batchscore.contracts.plans import (
     ScoringTask,
     UnitAction,
 )
-from batchscore.contracts.proof import Artifact, Certificate, Measurement, ParityVerdict
+from batchscore.contracts.proof import Artifact, Candidate, CandidateState, Certificate, Measurement, ParityVerdict
 from batchscore.contracts.results import (
     BadRow,
     Check,
@@ -76,6 +76,8 @@ __all__ = [
     "Artifact",
     "BadRow",
     "Binding",
+    "Candidate",
+    "CandidateState",
     "Certificate",
     "Check",
     "Column",

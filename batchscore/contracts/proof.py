@@ -87,3 +87,28 @@ class Measurement:
     load_seconds: float
     peak_bytes: int
     size_bytes: int
+
+
+CandidateState: TypeAlias = Literal["reference", "equal", "refused", "unavailable", "unproved"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What is known of one engine for one model on one machine.
+
+    Attributes:
+        engine: its name.
+        state: ``reference`` for the registered model's own way, ``equal`` or ``refused`` by its certificate,
+            ``unavailable`` where it cannot serve the model here, ``unproved`` where nobody has asked yet.
+        reason: why it is refused or unavailable, or ''.
+        certificate: the comparison, where one was made.
+        measurement: its speed on this input, where it was measured.
+        chosen: whether a run with ``auto`` would use it.
+    """
+
+    engine: str
+    state: CandidateState
+    reason: str = ""
+    certificate: Certificate | None = None
+    measurement: Measurement | None = None
+    chosen: bool = False

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from batchscore.contracts.columns import UnitValues
 from batchscore.contracts.plans import Mode
+from batchscore.contracts.proof import Certificate, Measurement
 from batchscore.contracts.targets import ManifestUnit
 
 
@@ -111,7 +112,9 @@ class Manifest:
     """The durable record of what a run publishes; written before the commit, named by it.
 
     ``units`` are those that the run offers; ``rows`` in each is what its staged files hold. Times are ISO 8601
-    in UTC. ``engine`` is the engine used, ``settings`` the settings with secrets removed.
+    in UTC. ``engine`` is the engine used, ``settings`` the settings with secrets removed, ``certificate`` the proof
+    that the engine gives the registered model's scores (None for that model itself), ``measurement`` its speed where
+    it was chosen by it.
     """
 
     format_version: int
@@ -136,6 +139,8 @@ class Manifest:
     rows_staged: int
     units: tuple[ManifestUnit, ...]
     checks: tuple[Check, ...] = ()
+    certificate: Certificate | None = None
+    measurement: Measurement | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from batchscore.contracts import PinnedModel
 from batchscore.engines.base import Engine, EngineModule
 from batchscore.errors import ModelError, SettingsError, nearest
 
-__all__ = ["AUTO", "ENGINES", "Engine", "choose", "engine_module", "supports"]
+__all__ = ["AUTO", "ENGINES", "REFERENCE", "Engine", "choose", "engine_module", "supports"]
 
 AUTO = "auto"
+REFERENCE = "pyfunc"
 
 # Name -> module; `auto` tries them in this order, the registered model's own way last.
 ENGINES: dict[str, str] = {

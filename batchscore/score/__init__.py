@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from batchscore.score.core import ScoredBatch, score_batch
+from batchscore.score.core import ScoredBatch, scorable_inputs, score_batch
 from batchscore.score.worker import run_batches_task, run_splits_task
 
-__all__ = ["ScoredBatch", "run_batches_task", "run_splits_task", "score_batch"]
+__all__ = ["ScoredBatch", "run_batches_task", "run_splits_task", "scorable_inputs", "score_batch"]

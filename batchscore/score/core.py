@@ -61,6 +61,12 @@ def score_batch(batch: pa.RecordBatch, task: ScoringTask, engine: Scorer) -> Sco
     return ScoredBatch(pa.RecordBatch.from_arrays(arrays, schema=output_schema(task)), bad_count, samples)
 
 
+def scorable_inputs(batch: pa.RecordBatch, task: ScoringTask) -> pa.RecordBatch:
+    """The model's inputs of those rows of ``batch`` that can be scored, as an engine takes them."""
+    inputs, bad = _model_inputs(_normalized_batch(batch, task.source_columns), task.bindings, task.model.inputs)
+    return inputs.filter(pc.invert(_any_bad(bad))) if bad else inputs
+
+
 def output_schema(task: ScoringTask) -> pa.Schema:
     """The Arrow schema of the prediction table, partition columns included."""
     return pa.schema([pa.field(column.name, to_arrow(column.type), column.nullable) for column in task.columns])

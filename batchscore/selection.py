@@ -1,0 +1,290 @@
+"""Which engine scores a run: of those that proved the registered model's scores, the one that ends first.
+
+An engine is proved once for a model version, and measured once for a model version on a machine; both are kept in the
+local cache, so that the next run decides in milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from batchscore import engines
+from batchscore.contracts import Candidate, Certificate, Measurement, ModelFiles, PinnedModel, ScoringPlan
+from batchscore.engines import REFERENCE, artifacts, certificates, measure, parity, probes
+from batchscore.engines.cache import loaded
+from batchscore.errors import BatchscoreError, ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Below so many rows auto does not start to prove engines: the registered model itself is done sooner.
+ROWS_WORTH_A_PROOF = 300_000
+THREADS = 1
+# A model of this flavor is its own engine's: little is to be proved.
+OWN_ENGINE = "onnx"
+OnEvent = Callable[[Mapping[str, object]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """How far an engine may be from the reference: ``scoring.parity``."""
+
+    max_abs_diff: float
+    label_flips: int
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The engine of a run.
+
+    Attributes:
+        engine: its name.
+        files: what workers load.
+        batch_rows: rows a call at which it was fastest, or None where it was not measured.
+        certificate: its proof; None for the reference itself.
+        measurement: its speed, where it was measured.
+        notice: what the user should know, or ''.
+    """
+
+    engine: str
+    files: ModelFiles
+    batch_rows: int | None = None
+    certificate: Certificate | None = None
+    measurement: Measurement | None = None
+    notice: str = ""
+
+
+@dataclass
+class Prover:
+    """Proves and measures engines for one model; what it needs is loaded once, and only when it is needed.
+
+    Args:
+        model: the model.
+        allowed: how far an engine may be from it.
+        sample: rows of the input as the model takes them, or None where there are none at hand.
+        created_at: the time to write into certificates, ISO 8601.
+        on_event: receives notices and stages.
+    """
+
+    model: PinnedModel
+    allowed: Allowed
+    sample: Callable[[], pa.RecordBatch | None]
+    created_at: str
+    on_event: OnEvent = field(default=lambda _: None)
+
+    def stored(self, engine: str) -> Candidate:
+        """What the cache knows of an engine; loads nothing but the artifact's bytes, to compare their digest."""
+        if engine == REFERENCE:
+            return Candidate(engine, "reference", measurement=artifacts.read_measurement(engine, self.model))
+        certificate = artifacts.read_certificate(engine, self.model)
+        digest = self._stored_digest(engine)
+        if certificate is None or digest is None or self._outdated(certificate, digest) is not None:
+            return Candidate(engine, "unproved")
+        measurement = artifacts.read_measurement(engine, self.model)
+        return Candidate(engine, certificate.verdict, certificate.reason, certificate, measurement)
+
+    def proved(self, engine: str) -> Candidate:
+        """An engine with its certificate, which is made where there is none that holds."""
+        known = self.stored(engine)
+        if known.state != "unproved":
+            return known
+        reason = engines.supports(engine, self.model)
+        if reason is not None:
+            return Candidate(engine, "unavailable", reason)
+        try:
+            certificate = self._certified(engine)
+        except BatchscoreError as error:
+            return Candidate(engine, "unavailable", error.text())
+        artifacts.write_certificate(certificate, self.model)
+        return Candidate(engine, certificate.verdict, certificate.reason, certificate)
+
+    def measured(self, candidate: Candidate) -> Candidate:
+        """A proved engine with its speed on this input, which is measured where it was not on this machine."""
+        if candidate.measurement is not None or candidate.state not in ("equal", "reference"):
+            return candidate
+        rows = self._sample
+        if rows is None or not rows.num_rows:
+            return candidate
+        try:
+            found = measure.measure(candidate.engine, artifacts.files_for(candidate.engine, self.model), rows)
+        except BatchscoreError as error:
+            return replace(candidate, state="unavailable", reason=error.text())
+        artifacts.write_measurement(found, self.model)
+        return replace(candidate, measurement=found)
+
+    def _certified(self, engine: str) -> Certificate:
+        self._say(f"engine {engine}: compared with the registered model")
+        files = artifacts.files_for(engine, self.model)
+        return parity.certify(
+            self._reference,
+            loaded(engine, files, THREADS),
+            self._probes,
+            engine=engine,
+            model_digest=self.model.digest,
+            artifact_digest=files.digest if artifacts.needs_artifact(engine, self.model) else "",
+            versions=artifacts.versions_of(engine),
+            allowed_abs_diff=self.allowed.max_abs_diff,
+            allowed_label_flips=self.allowed.label_flips,
+            created_at=self.created_at,
+            reference_name=REFERENCE,
+        )
+
+    def _stored_digest(self, engine: str) -> str | None:
+        """Digest of the artifact in the cache, '' for an engine that needs none, None where it is missing."""
+        if not artifacts.needs_artifact(engine, self.model):
+            return ""
+        folder = artifacts.entry_folder(engine, self.model)
+        found = artifacts.intact(folder, engine, self.model)
+        return None if found is None else found.digest
+
+    def _outdated(self, certificate: Certificate, artifact_digest: str) -> str | None:
+        return certificates.valid(
+            certificate,
+            engine=certificate.engine,
+            model_digest=self.model.digest,
+            artifact_digest=artifact_digest,
+            versions=artifacts.versions_of(certificate.engine),
+            allowed_abs_diff=self.allowed.max_abs_diff,
+            allowed_label_flips=self.allowed.label_flips,
+        )
+
+    @cached_property
+    def _sample(self) -> pa.RecordBatch | None:
+        return self.sample()
+
+    @cached_property
+    def _reference(self) -> engines.Engine:
+        return loaded(REFERENCE, ModelFiles.of(self.model), THREADS)
+
+    @cached_property
+    def _probes(self) -> list[tuple[str, pa.RecordBatch]]:
+        thresholds, categories = self._structure()
+        return probes.build(self.model.inputs, self._sample, thresholds, categories)
+
+    def _structure(self) -> tuple[Mapping[str, np.ndarray], Mapping[str, pa.Array]]:
+        """Where the model splits its inputs, as far as its flavor tells."""
+        from batchscore.engines.trees import thresholds  # noqa: PLC0415  # loads the model's own library
+        from batchscore.engines.unwrap import plain_flavor, unwrap  # noqa: PLC0415  # as above
+
+        if plain_flavor(self.model.flavors) is None:
+            return {}, {}
+        try:
+            found = unwrap(self.model.path, self.model.inputs)
+        except BatchscoreError:
+            return {}, {}
+        return thresholds(found, self.model.inputs), found.categories
+
+    def _say(self, text: str) -> None:
+        self.on_event({"event": "stage", "stage": "prove", "text": text})
+
+
+def select(asked: str, prover: Prover, *, environment: str, rows: int, cores: int) -> Selection:
+    """The engine for a run.
+
+    Args:
+        asked: ``auto``, or an engine's name.
+        prover: of the model.
+        environment: ``model.environment``; in an environment of its own only the registered model itself runs.
+        rows: rows to score, -1 where unknown.
+        cores: cores that will score them.
+
+    Raises:
+        ModelError: the engine that was asked for cannot serve the model, or does not give its scores.
+    """
+    reference = Selection(REFERENCE, ModelFiles.of(prover.model, environment))
+    if asked == REFERENCE or environment != "local":
+        return reference
+    if asked != engines.AUTO:
+        return _named(prover.proved(asked), prover)
+    if 0 <= rows < ROWS_WORTH_A_PROOF and not any(_is_proved(prover.stored(name)) for name in engines.ENGINES):
+        if OWN_ENGINE in prover.model.flavors:
+            return _chosen(fastest([prover.proved(OWN_ENGINE), prover.stored(REFERENCE)], rows, cores), prover)
+        notice = f"auto takes {REFERENCE} for so few rows; `batchscore engines` proves faster engines"
+        return replace(reference, notice=notice)
+    return _chosen(fastest(candidates(prover), rows, cores), prover)
+
+
+def foreseen(asked: str, prover: Prover, *, environment: str, rows: int, cores: int) -> str:
+    """The engine that :func:`select` would name, as far as the cache tells; ``auto`` where it would have to measure."""
+    if environment != "local":
+        return REFERENCE
+    if asked != engines.AUTO:
+        return asked
+    known = [prover.stored(name) for name in engines.ENGINES]
+    if any(_is_proved(candidate) and candidate.measurement is not None for candidate in known):
+        return fastest(known, rows, cores).engine
+    return engines.AUTO
+
+
+def _is_proved(candidate: Candidate) -> bool:
+    return candidate.certificate is not None
+
+
+def with_engine(plan: ScoringPlan, chosen: Selection, asked_rows: int | str) -> ScoringPlan:
+    """The plan with an engine; rows a batch are those at which it was fastest, but where the settings name them."""
+    measured = chosen.batch_rows if asked_rows == "auto" else None
+    # The planned number bounds a worker's memory, also for columns that only pass by.
+    rows = min(measured or plan.task.batch_rows, plan.task.batch_rows)
+    return replace(plan, task=replace(plan.task, engine=chosen.engine, model=chosen.files, batch_rows=rows))
+
+
+def candidates(prover: Prover) -> list[Candidate]:
+    """All engines, proved and measured."""
+    return [prover.measured(prover.proved(name)) for name in engines.ENGINES]
+
+
+def fastest(found: Sequence[Candidate], rows: int, cores: int) -> Candidate:
+    """The engine that ends first: it loads once in each worker, and then shares the rows with the others.
+
+    Raises:
+        ModelError: no engine can serve the model.
+    """
+    usable = [candidate for candidate in found if candidate.state in ("equal", "reference")]
+    timed = [(candidate, candidate.measurement) for candidate in usable if candidate.measurement is not None]
+    if timed:
+        return min(timed, key=lambda pair: seconds(pair[1], rows, cores))[0]
+    for candidate in sorted(usable, key=lambda candidate: candidate.state == "reference"):
+        return candidate
+    raise ModelError(
+        "no engine can serve the model",
+        detail=[f"{candidate.engine}: {candidate.reason}" for candidate in found],
+    )
+
+
+def seconds(measurement: Measurement, rows: int, cores: int) -> float:
+    """Seconds that an engine would take for ``rows`` rows on ``cores`` cores; for many where unknown."""
+    many = rows if rows >= 0 else 100 * ROWS_WORTH_A_PROOF
+    return measurement.load_seconds + many / (max(measurement.rows_per_second, 1.0) * max(cores, 1))
+
+
+def _named(candidate: Candidate, prover: Prover) -> Selection:
+    if candidate.state == "unavailable":
+        raise ModelError(
+            f"engine {candidate.engine} cannot serve model {prover.model.name}",
+            found=candidate.reason,
+            hint="set scoring.engine to auto; `batchscore engines` shows what each engine can do",
+        )
+    if candidate.state == "refused":
+        certificate = candidate.certificate
+        raise ModelError(
+            f"engine {candidate.engine} does not give the scores of model {prover.model.name}",
+            found=candidate.reason,
+            detail=certificate.worst if certificate is not None else (),
+            hint="set scoring.engine to auto, or allow more in scoring.parity",
+        )
+    return _chosen(candidate, prover)
+
+
+def _chosen(candidate: Candidate, prover: Prover) -> Selection:
+    return Selection(
+        engine=candidate.engine,
+        files=artifacts.files_for(candidate.engine, prover.model),
+        batch_rows=candidate.measurement.batch_rows if candidate.measurement is not None else None,
+        certificate=candidate.certificate,
+        measurement=candidate.measurement,
+    )
