@@ -2,8 +2,8 @@
 
 Followed are pipelines, column transformers and feature unions. Imputers and scalers of numbers are written here in
 scikit-learn's own order of operations and roundings, because the operators that skl2onnx has for them round to float,
-and a rounded value takes another branch of a tree. Encoders become tables (``lookup.py``). Any other transformer is
-given to skl2onnx.
+and a rounded value takes another branch of a tree. Encoders become tables (``lookup.py``). Others are given to
+skl2onnx (``others.py``).
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ class Features:
             return _scaled(self._graph, step, matrix)
         if is_step(step, ENCODERS):
             raise ModelError(f"{type(step).__name__} behind other transformers is not converted to ONNX", hint=HINT)
+        if type(step).__module__.startswith("sklearn.") and hasattr(step, "get_support"):
+            return self._graph.columns(matrix, step.get_support(indices=True).tolist())
         return append_transformer(self._graph, step, matrix)
 
     def _column_transformer(self, step: Any, value: Value) -> Matrix:  # noqa: ANN401
@@ -184,7 +186,7 @@ def _encoders(steps: Sequence[Any]) -> int:
 
 def _imputed(graph: Graph, step: Any, matrix: Matrix) -> Matrix:  # noqa: ANN401
     """SimpleImputer on numbers: missing values become the column's statistic."""
-    statistics = np.array(step.statistics_, np.float64)
+    statistics = np.asarray(step.statistics_).astype(step._fill_dtype).astype(np.float64)
     kept = np.flatnonzero(~np.isnan(statistics)) if not step.keep_empty_features else np.arange(matrix.width)
     if matrix.sparse:
         raise ModelError("SimpleImputer on a sparse matrix is not converted to ONNX", hint=HINT)
@@ -216,16 +218,18 @@ SCALERS = tuple(OPERATIONS)
 
 
 def _scaled(graph: Graph, step: Any, matrix: Matrix) -> Matrix:  # noqa: ANN401
-    """A scaler: each operation in doubles, and its result in the type of the column."""
+    """A scaler, its result in the type of the column."""
     kind = type(step).__name__
-    if matrix.sparse and kind != "MaxAbsScaler":
+    if matrix.sparse:
         raise ModelError(f"{kind} on a sparse matrix is not converted to ONNX", hint=HINT)
+    # StandardScaler rounds its operands to the type of the column, the others their results.
+    inner = matrix.dtype if kind == "StandardScaler" else FLOAT64
     for operation, attribute in OPERATIONS[kind]:
         operand = getattr(step, attribute)
         if not _is_used(step, attribute) or operand is None:
             continue
-        wide = graph.cast(matrix, FLOAT64)
-        name = graph.op(operation, wide.name, graph.constant(np.asarray(operand, np.float64)[None, :]))
+        wide = graph.cast(matrix, inner)
+        name = graph.op(operation, wide.name, graph.constant(np.asarray(operand, inner)[None, :]))
         matrix = graph.cast(replace(wide, name=name), matrix.dtype)
     if getattr(step, "clip", False):
         low, high = step.feature_range if kind == "MinMaxScaler" else (-1.0, 1.0)

@@ -31,13 +31,15 @@ class Matrix:
         name: its name in the graph.
         dtype: type of its elements, as the reference has them at this step.
         width: number of columns.
-        sparse: whether the reference holds it as a sparse matrix here; None where that is not known.
+        sparse: whether the reference holds it as a sparse matrix here.
+        rounded: whether its last bits may differ from the reference's.
     """
 
     name: str
     dtype: Dtype
     width: int
-    sparse: bool | None = False
+    sparse: bool = False
+    rounded: bool = False
 
 
 class Graph:
@@ -96,8 +98,8 @@ class Graph:
             return parts[0]
         dtype = np.result_type(*[part.dtype for part in parts])
         name = self.op("Concat", *[self.cast(part, dtype).name for part in parts], axis=1)
-        sparse = None if any(part.sparse is None for part in parts) else any(part.sparse for part in parts)
-        return Matrix(name, dtype, sum(part.width for part in parts), sparse)
+        sparse, rounded = any(part.sparse for part in parts), any(part.rounded for part in parts)
+        return Matrix(name, dtype, sum(part.width for part in parts), sparse, rounded)
 
     def include(self, model: ModelProto, feeds: Mapping[str, str]) -> list[str]:
         """Adds another converter's graph.

@@ -1,14 +1,15 @@
-"""Steps that skl2onnx converts: all but trees, encoders, imputers and scalers."""
+"""Steps that skl2onnx converts: linear models, networks and projections."""
 
 from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore.engines.onnx_convert.graph import FLOAT32, FLOAT64, OPSET, Graph, Matrix
+from batchscore.engines.onnx_convert.graph import FLOAT32, FLOAT64, OPSET, Dtype, Graph, Matrix
 from batchscore.errors import ModelError
 
 if TYPE_CHECKING:
@@ -18,19 +19,34 @@ if TYPE_CHECKING:
 WRITTEN_ML = 3
 
 
+# Those of which skl2onnx makes graphs of doubles that give scikit-learn's scores; of the others it does not (a label of
+# KNeighborsClassifier, GaussianNB or BaggingClassifier flips, SVC and AdaBoostClassifier do not load).
+TRANSFORMERS = ("PCA", "TruncatedSVD", "Normalizer")
+REGRESSORS = (
+    "LinearRegression",
+    *("Ridge", "RidgeCV", "Lasso", "LassoCV", "ElasticNet", "ElasticNetCV", "Lars", "LassoLars", "BayesianRidge"),
+    *("HuberRegressor", "SGDRegressor", "PoissonRegressor", "GammaRegressor", "MLPRegressor"),
+)
+CLASSIFIERS = ("LogisticRegression", "LogisticRegressionCV", "SGDClassifier", "MLPClassifier")
+# They have no probabilities, which is how skl2onnx must be told.
+SCORED = ("RidgeClassifier", "RidgeClassifierCV", "LinearSVC")
+
+HINT = "engine pyfunc serves it"
+
+
 def append_transformer(graph: Graph, step: Any, features: Matrix) -> Matrix:  # noqa: ANN401  # any transformer
     """Adds a transformer of numbers.
 
     Raises:
-        ModelError: skl2onnx does not know it, or what it makes of it has another type than scikit-learn's.
+        ModelError: its graph would not give scikit-learn's values.
     """
+    _check(step, TRANSFORMERS)
+    if features.sparse:
+        raise ModelError(f"{_kind(step)} on a sparse matrix is not converted to ONNX", hint=HINT)
     expected = _asked(step, "transform", features)
-    model = _converted(step, features)
-    dtype, width = _declared(model, 0)
-    name = graph.include(model, {"X": features.name})[0]
-    if hasattr(expected, "toarray") or features.sparse:
-        raise ModelError(f"{_kind(step)} gives sparse matrices, which are not converted to ONNX")
-    made = Matrix(name, dtype, width or expected.shape[1], None if features.sparse is None else False)
+    wide = graph.cast(features, FLOAT64)
+    name = graph.include(_converted(step, wide), {"X": wide.name})[0]
+    made = Matrix(name, FLOAT64, expected.shape[1], rounded=True)
     return graph.cast(made, np.dtype(expected.dtype))
 
 
@@ -38,40 +54,42 @@ def append_estimator(graph: Graph, model: Any, features: Matrix, method: str) ->
     """Adds a last step that is not of trees.
 
     Returns:
-        The output's name: float64 scores, or positions of labels for a classifier's ``predict``.
+        The output's name: scores, or positions of labels for a classifier's ``predict``.
 
     Raises:
-        ModelError: skl2onnx does not know the estimator.
+        ModelError: its graph would not give scikit-learn's scores.
     """
-    from sklearn.base import is_classifier, is_regressor  # noqa: PLC0415  # of no use to workers
+    _check(model, (*REGRESSORS, *CLASSIFIERS, *SCORED))
+    if _kind(model) in REGRESSORS:
+        wide = graph.cast(features, _weights(model))
+        return graph.include(_converted(model, wide), {"X": wide.name})[0]
+    model = _with_positions(model)
+    wide = graph.cast(features, _weights(model))
+    label, probabilities = graph.include(_converted(model, wide), {"X": wide.name})[:2]
+    return graph.op("Reshape", label, graph.constant(np.array([-1]))) if method == "predict" else probabilities
 
-    if not (is_classifier(model) or is_regressor(model)):
-        raise ModelError(f"{_kind(model)} is neither a classifier nor a regressor", hint="use engine pyfunc")
-    if is_classifier(model):
-        model = _with_positions(model)
-    # Weights are doubles, and so are products of floats with them.
-    features = features if _has_float_weights(model) else graph.cast(features, FLOAT64)
-    names = graph.include(_converted(model, features), {"X": features.name})
-    if not is_classifier(model):
-        return names[0]
-    return graph.op("Reshape", names[0], graph.constant(np.array([-1]))) if method == "predict" else names[1]
+
+def _check(step: Any, known: Sequence[str]) -> None:  # noqa: ANN401
+    if not type(step).__module__.startswith("sklearn.") or _kind(step) not in known:
+        raise ModelError(f"{_kind(step)} is not converted to ONNX", allowed=known, hint=HINT)
 
 
 def _with_positions(model: Any) -> Any:  # noqa: ANN401
     """A copy whose labels are their positions, so that no text leaves the graph."""
     if isinstance(model.classes_, list):
-        raise ModelError(f"{_kind(model)} with several outputs is not converted to ONNX", hint="use engine pyfunc")
+        raise ModelError(f"{_kind(model)} with several outputs is not converted to ONNX", hint=HINT)
     model = copy.copy(model)
     try:
         model.classes_ = np.arange(len(model.classes_))
     except AttributeError as error:
-        raise ModelError(f"the labels of {_kind(model)} cannot be read", found=error, hint="use engine pyfunc") from error
+        raise ModelError(f"the labels of {_kind(model)} cannot be read", found=error, hint=HINT) from error
     return model
 
 
-def _has_float_weights(model: Any) -> bool:  # noqa: ANN401
-    weights = getattr(model, "coefs_", None) or [getattr(model, "coef_", np.zeros(1))]
-    return all(np.asarray(weight).dtype == FLOAT32 for weight in weights)
+def _weights(model: Any) -> Dtype:  # noqa: ANN401
+    """The type to compute in: that of a network's weights, else doubles."""
+    layers = getattr(model, "coefs_", [])
+    return FLOAT32 if layers and all(layer.dtype == FLOAT32 for layer in layers) else FLOAT64
 
 
 def _asked(step: Any, method: str, features: Matrix) -> Any:  # noqa: ANN401
@@ -91,7 +109,9 @@ def _converted(step: Any, features: Matrix) -> ModelProto:  # noqa: ANN401
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType  # noqa: PLC0415  # as above
 
     kind = DoubleTensorType if features.dtype == FLOAT64 else FloatTensorType
-    options = {id(step): {"zipmap": False}} if hasattr(step, "predict_proba") else None
+    options = {id(step): {"raw_scores": True}} if _kind(step) in SCORED else None
+    if _kind(step) in CLASSIFIERS:
+        options = {id(step): {"zipmap": False}}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -105,17 +125,8 @@ def _converted(step: Any, features: Matrix) -> ModelProto:  # noqa: ANN401
         raise ModelError(
             f"{_kind(step)} cannot be converted to ONNX",
             found=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
-            hint="engine pyfunc serves it",
+            hint=HINT,
         ) from error
-
-
-def _declared(model: ModelProto, index: int) -> tuple[np.dtype[Any], int]:
-    """Type and width of an output; width 0 where it is not declared."""
-    from onnx import helper  # noqa: PLC0415  # as above
-
-    kind = model.graph.output[index].type.tensor_type
-    dimensions = kind.shape.dim
-    return np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)), dimensions[-1].dim_value if dimensions else 0
 
 
 def _kind(step: Any) -> str:  # noqa: ANN401

@@ -31,6 +31,8 @@ def convert_model(model: PinnedModel, folder: Path) -> None:
     Raises:
         ModelError: which step, type or option is in the way.
     """
+    from onnx import helper  # noqa: PLC0415  # of no use to workers
+
     unwrapped = unwrap(model.path, model.inputs)
     if unwrapped.method not in METHODS:
         raise ModelError(f"method {unwrapped.method} is not converted to ONNX", allowed=METHODS)
@@ -41,6 +43,8 @@ def convert_model(model: PinnedModel, folder: Path) -> None:
     matrix = features.before(steps)
     output, dtype = _append_last(graph, last, matrix, unwrapped.method)
     classes = _classes(last) if unwrapped.method == "predict" else None
+    if classes is None:
+        output = graph.op("Cast", output, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
     description = Description(features.feeds, guards_of(unwrapped, model.inputs, features.feeds), output, classes, dtype)
     proto = graph.model(output, np.dtype(np.int64 if classes else dtype), 1 if classes else 2)
     (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
@@ -58,6 +62,13 @@ def _steps(estimator: Any) -> list[Any]:  # noqa: ANN401  # any model
 def _append_last(graph: Graph, last: Any, matrix: Matrix, method: str) -> tuple[str, str]:  # noqa: ANN401
     """The output's name and numpy type."""
     library = type(last).__module__.partition(".")[0]
+    trees = appender(last)
+    if matrix.rounded and (trees is not None or library != "sklearn"):
+        raise ModelError(
+            f"{type(last).__name__} behind a projection is not converted to ONNX",
+            found="the last bits of its features may differ, and a tree can take another branch",
+            hint="use engine pyfunc",
+        )
     if method != "predict" and not hasattr(last, method):
         raise ModelError(f"{type(last).__name__} has no {method}")
     if library == "lightgbm":
@@ -66,8 +77,7 @@ def _append_last(graph: Graph, last: Any, matrix: Matrix, method: str) -> tuple[
         return append_xgboost(graph, last, matrix, method), "float32"
     if library != "sklearn":
         raise ModelError(f"{type(last).__name__} of {library} is not converted to ONNX", hint="use engine pyfunc")
-    append = appender(last) or append_estimator
-    output = append(graph, last, matrix, method)
+    output = (trees or append_estimator)(graph, last, matrix, method)
     return output, result_dtype(last, matrix, method)
 
 

@@ -138,8 +138,6 @@ def _category_sets(document: Mapping[str, Any]) -> dict[int, list[int]]:
 
 def _with_missing(graph: Graph, features: Matrix) -> Matrix:
     """Of a sparse matrix, XGBoost takes what is not stored as missing."""
-    if features.sparse is None:
-        raise ModelError("a sparse matrix reaches XGBoost through a step that may store zeros in it", hint=HINT)
     if not features.sparse:
         return features
     is_zero = graph.op("Equal", features.name, graph.constant(np.zeros(1, features.dtype)))
