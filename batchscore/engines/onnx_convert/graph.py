@@ -65,7 +65,7 @@ class Graph:
         from onnx import numpy_helper  # noqa: PLC0415  # as above
 
         name = self._name("c")
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        self._constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: object) -> str:
