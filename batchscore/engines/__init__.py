@@ -57,6 +57,8 @@ def choose(asked: str, model: PinnedModel) -> str:
     reasons = {}
     for name in candidates:
         reason = supports(name, model)
+        if reason is None and _needs_artifact(name, model):
+            reason = "the model has no ONNX graph, and no conversion is at hand"
         if reason is None:
             return name
         reasons[name] = reason
@@ -67,3 +69,9 @@ def choose(asked: str, model: PinnedModel) -> str:
         detail=[f"{name}: {reason}" for name, reason in reasons.items()],
         hint=None if asked == AUTO else "set scoring.engine to auto",
     )
+
+
+def _needs_artifact(engine: str, model: PinnedModel) -> bool:
+    """Whether workers cannot load the model's own folder with this engine."""
+    ask = getattr(engine_module(engine), "needs_artifact", None)
+    return ask is not None and bool(ask(model))

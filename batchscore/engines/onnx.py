@@ -1,7 +1,8 @@
-"""ONNX Runtime on the files of an ONNX-flavored model, without MLflow and without pandas.
+"""ONNX Runtime, without MLflow and without pandas: on an ONNX-flavored model, or on a graph made of another model.
 
-Values reach the graph as MLflow's own ONNX wrapper gives them: a column of doubles that the graph takes as float is
-rounded to float, because that is the model's own precision.
+What :func:`convert` makes is read by ``onnx_artifact.py``. The rest here serves ONNX-flavored models: values reach
+the graph as MLflow's own ONNX wrapper gives them: a column of doubles that the graph takes as float is rounded to
+float, because that is the model's own precision.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import pyarrow as pa
 from batchscore.arrow.types import to_arrow
 from batchscore.contracts import ModelFiles, ModelInput, ModelOutput, PinnedModel
 from batchscore.engines.arrays import MATRIX, batch_of, empty_batch
+from batchscore.engines.base import Engine
+from batchscore.engines.onnx_artifact import is_artifact, load_converted
+from batchscore.engines.onnx_tensors import DTYPES, column, open_session, stacked
 from batchscore.errors import ModelError, listed
 from batchscore.models.mlmodel import read_mlmodel, referenced_file
 from batchscore.schema import element_of
@@ -24,23 +28,6 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession, NodeArg
 
 FLAVOR = "onnx"
-DTYPES: dict[str, type[np.generic]] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int8)": np.int8,
-    "tensor(int16)": np.int16,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-    "tensor(uint8)": np.uint8,
-    "tensor(uint16)": np.uint16,
-    "tensor(uint32)": np.uint32,
-    "tensor(uint64)": np.uint64,
-    "tensor(bool)": np.bool_,
-    "tensor(string)": np.object_,
-}
-
-
 class OnnxEngine:
     """A session, and how the model's columns feed it.
 
@@ -68,12 +55,17 @@ class OnnxEngine:
             return empty_batch(self._files.outputs)
         if len(self._nodes) == inputs.num_columns:
             feeds = {
-                node.name: _column(inputs.column(index), node, self._files.inputs[index])
+                node.name: column(
+                    inputs.column(index),
+                    np.dtype(DTYPES[node.type]),
+                    self._files.inputs[index],
+                    is_matrix=len(node.shape) == MATRIX,
+                )
                 for index, node in enumerate(self._nodes)
             }
         else:
             node = self._nodes[0]
-            feeds = {node.name: _stacked(inputs, node, self._files.inputs)}
+            feeds = {node.name: stacked(inputs, np.dtype(DTYPES[node.type]), self._files.inputs)}
         try:
             results = self._session.run(self._fetch, feeds)
         except Exception as error:  # ONNX Runtime's errors share no base class
@@ -85,19 +77,39 @@ class OnnxEngine:
         return batch_of(columns, self._files.outputs, inputs.num_rows, self._label)
 
 
-def load(files: ModelFiles, threads: int) -> OnnxEngine:
+def load(files: ModelFiles, threads: int) -> Engine:
     """Loads the graph with ``threads`` threads inside an operator and one operator at a time.
 
+    ``files.path`` is either the folder of an ONNX-flavored model, or what :func:`convert` made of another one.
+
     Raises:
-        ModelError: the graph does not fit what the model declares.
+        ModelError: the graph does not fit what the model declares, or the folder holds no graph.
     """
+    if is_artifact(Path(files.path)):
+        return load_converted(files, threads)
+    if FLAVOR not in files.flavors:
+        raise ModelError(
+            f"model {files.name} has no ONNX graph, and its conversion is not in {files.path}",
+            hint="the driver converts it before workers load it",
+        )
     return OnnxEngine(_session(Path(files.path), threads), files)
 
 
+def needs_artifact(model: PinnedModel) -> bool:
+    """Whether workers load what :func:`convert` makes, and not the model's own folder."""
+    return FLAVOR not in model.flavors
+
+
 def supports(model: PinnedModel) -> str | None:
-    """Why ONNX Runtime cannot serve the model by itself, or None. Loads the graph, where there is one."""
-    if FLAVOR not in model.flavors:
-        return f"the model has no ONNX graph, its flavors are {listed(model.flavors)}"
+    """Why ONNX Runtime cannot serve the model, or None.
+
+    Loads the graph, where there is one. Of a model that must be converted only the flavors, the types and what is
+    installed are looked at: :func:`convert` says which of its steps is in the way.
+    """
+    if needs_artifact(model):
+        from batchscore.engines.onnx_convert import refusal  # noqa: PLC0415  # the driver's part, of no use to workers
+
+        return refusal(model)
     try:
         session = _session(Path(model.path), threads=1)
     except Exception as error:  # noqa: BLE001  # an operator of another library, a newer opset: any error is the reason
@@ -105,22 +117,32 @@ def supports(model: PinnedModel) -> str | None:
     return _mismatch(session, model.inputs, model.outputs)
 
 
-def _session(folder: Path, threads: int) -> InferenceSession:
-    import onnxruntime  # noqa: PLC0415  # the plan asks `supports` of models without a graph too
+def convert(model: PinnedModel, folder: Path) -> None:
+    """Writes ``model.onnx`` and the description of its inputs and output; see :class:`batchscore.engines.base.Converter`.
 
+    Raises:
+        ModelError: a step of the model, a type or a flavor is in the way, or it is an ONNX graph already.
+        SetupError: a library that converts is missing.
+    """
+    if not needs_artifact(model):
+        raise ModelError(f"model {model.name} is an ONNX graph already", hint="load it from its own folder")
+    from batchscore.engines.onnx_convert import convert as convert_model  # noqa: PLC0415  # as above
+
+    convert_model(model, folder)
+
+
+def versions() -> dict[str, str]:
+    """Library → version of all that can change the graph or its scores."""
+    from batchscore.engines.onnx_convert import versions as converting  # noqa: PLC0415  # as above
+
+    return converting()
+
+
+def _session(folder: Path, threads: int) -> InferenceSession:
     flavor = read_mlmodel(folder)["flavors"].get(FLAVOR, {})
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # Idle threads that spin take the cores of the other tasks on the machine.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    # It can change the last bits of a score, so the model's own choice counts.
     level = (flavor.get("onnx_session_options") or {}).get("graph_optimization_level")
-    if level is not None:  # it can change the last bits of a score, so the model's own choice counts
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(level)
-    graph = referenced_file(folder, str(flavor.get("data", "model.onnx")))
-    return onnxruntime.InferenceSession(str(graph), sess_options=options, providers=["CPUExecutionProvider"])
+    return open_session(referenced_file(folder, str(flavor.get("data", "model.onnx"))), threads, level)
 
 
 def _ordered(nodes: Sequence[NodeArg], names: Sequence[str]) -> list[NodeArg]:
@@ -177,71 +199,6 @@ def _output_mismatch(nodes: Sequence[NodeArg], outputs: Sequence[ModelOutput]) -
         return None
     wanted = [name or "one unnamed" for name in declared]
     return f"the graph's outputs are {listed(names)}, the declared ones {listed(wanted)}"
-
-
-def _column(array: pa.Array, node: NodeArg, item: ModelInput) -> np.ndarray[Any, Any]:
-    """One column as the tensor that the graph takes."""
-    dtype = np.dtype(DTYPES[node.type])
-    rows = len(array)
-    if _is_nested(array.type):
-        if array.null_count:
-            raise _null(item)
-        flat = _values(array.flatten(), dtype, item)
-        shape = (rows, *(item.shape[1:] if item.shape is not None else (-1,)))
-        if not _is_rectangular(array, len(flat), rows):
-            raise ModelError(
-                f"the arrays of input {item.name or node.name} differ in length", allowed=(f"shape {shape}",)
-            )
-        return flat.reshape(shape)
-    values = _values(array, dtype, item)
-    return values.reshape(rows, 1) if len(node.shape) == MATRIX else values
-
-
-def _is_nested(arrow: pa.DataType) -> bool:
-    return bool(pa.types.is_list(arrow) or pa.types.is_large_list(arrow) or pa.types.is_fixed_size_list(arrow))
-
-
-def _is_rectangular(array: pa.Array, values: int, rows: int) -> bool:
-    if pa.types.is_fixed_size_list(array.type):
-        return True
-    lengths = np.diff(array.offsets.to_numpy())
-    return bool((lengths == values // rows).all())
-
-
-def _stacked(inputs: pa.RecordBatch, node: NodeArg, items: Sequence[ModelInput]) -> np.ndarray[Any, Any]:
-    """All columns side by side, as the one matrix that the graph takes."""
-    dtype = np.dtype(DTYPES[node.type])
-    first = inputs.schema.field(0).type
-    if pa.types.is_floating(first) and all(field.type == first for field in inputs.schema):
-        tensor = inputs.to_tensor(null_to_nan=True, row_major=True)  # 13 M rows/s for 30 columns
-        stacked: np.ndarray[Any, Any] = tensor.to_numpy()
-        return stacked.astype(dtype, copy=False)
-    matrix = np.empty((inputs.num_rows, inputs.num_columns), dtype=dtype)
-    for index, item in enumerate(items):
-        matrix[:, index] = _values(inputs.column(index), dtype, item)
-    return matrix
-
-
-def _values(array: pa.Array, dtype: np.dtype[Any], item: ModelInput) -> np.ndarray[Any, Any]:
-    """A flat array in the graph's element type; whole numbers keep every digit, a null float becomes NaN."""
-    if array.null_count and not pa.types.is_floating(array.type):
-        raise _null(item)
-    if dtype.kind in "iu":
-        try:
-            array = array.cast(pa.from_numpy_dtype(dtype))
-        except pa.ArrowInvalid as error:
-            raise ModelError(f"a value of input {item.name} does not fit the graph's {dtype}", found=error) from error
-    values: np.ndarray[Any, Any] = array.to_numpy(zero_copy_only=False)
-    if dtype.kind == "f" and values.dtype.kind in "iu":
-        values = values.astype(np.float64)  # the way that pandas takes in MLflow's wrapper
-    return values.astype(dtype, copy=False)
-
-
-def _null(item: ModelInput) -> ModelError:
-    return ModelError(
-        f"input {item.name or '(unnamed)'} has nulls, and an ONNX graph knows none for type {item.type}",
-        hint="fill them before scoring, or quarantine the rows",
-    )
 
 
 def _flat(values: Any, *, is_list: bool) -> Any:  # noqa: ANN401  # what the graph returned
