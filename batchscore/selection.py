@@ -82,8 +82,13 @@ class Prover:
         if engine == REFERENCE:
             return Candidate(engine, "reference", measurement=artifacts.read_measurement(engine, self.model))
         certificate = artifacts.read_certificate(engine, self.model)
+        if certificate is None:
+            return Candidate(engine, "unproved")
+        if not certificate.probes:  # it could not even be made: see _impossible
+            known = self._outdated(certificate, "") is None
+            return Candidate(engine, "unavailable" if known else "unproved", certificate.reason if known else "")
         digest = self._stored_digest(engine)
-        if certificate is None or digest is None or self._outdated(certificate, digest) is not None:
+        if digest is None or self._outdated(certificate, digest) is not None:
             return Candidate(engine, "unproved")
         measurement = artifacts.read_measurement(engine, self.model)
         return Candidate(engine, certificate.verdict, certificate.reason, certificate, measurement)
@@ -98,7 +103,10 @@ class Prover:
             return Candidate(engine, "unavailable", reason)
         try:
             certificate = self._certified(engine)
-        except BatchscoreError as error:
+        except ModelError as error:
+            artifacts.write_certificate(self._impossible(engine, error.text()), self.model)
+            return Candidate(engine, "unavailable", error.text())
+        except BatchscoreError as error:  # something is missing here, which may be mended
             return Candidate(engine, "unavailable", error.text())
         artifacts.write_certificate(certificate, self.model)
         return Candidate(engine, certificate.verdict, certificate.reason, certificate)
@@ -132,6 +140,27 @@ class Prover:
             allowed_label_flips=self.allowed.label_flips,
             created_at=self.created_at,
             reference_name=REFERENCE,
+        )
+
+    def _impossible(self, engine: str, reason: str) -> Certificate:
+        """Remembers that an engine cannot be made of the model, so that the next run does not try again."""
+        return Certificate(
+            engine=engine,
+            reference=REFERENCE,
+            model_digest=self.model.digest,
+            artifact_digest="",
+            versions=tuple(sorted(artifacts.versions_of(engine).items())),
+            probes=(),
+            max_abs_diff=0.0,
+            max_rel_diff=0.0,
+            label_flips=0,
+            nan_mismatches=0,
+            verdict="refused",
+            reason=reason,
+            worst=(),
+            allowed_abs_diff=self.allowed.max_abs_diff,
+            allowed_label_flips=self.allowed.label_flips,
+            created_at=self.created_at,
         )
 
     def _stored_digest(self, engine: str) -> str | None:
@@ -168,7 +197,7 @@ class Prover:
 
     def _structure(self) -> tuple[Mapping[str, np.ndarray], Mapping[str, pa.Array]]:
         """Where the model splits its inputs, as far as its flavor tells."""
-        from batchscore.engines.trees import thresholds  # noqa: PLC0415  # loads the model's own library
+        from batchscore.engines.trees.thresholds import thresholds  # noqa: PLC0415  # loads the model's own library
         from batchscore.engines.unwrap import plain_flavor, unwrap  # noqa: PLC0415  # as above
 
         if plain_flavor(self.model.flavors) is None:

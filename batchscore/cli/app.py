@@ -124,6 +124,25 @@ def check(flags: JobFlags) -> int:
 
 
 @app.command()
+@takes(JobFlags)
+def engines(flags: JobFlags) -> int:
+    """Prove and measure each engine for a model on an input: what `auto` chooses, and why.
+
+    The first time takes a minute: engines are made, compared with the registered model and measured.
+
+    Example: batchscore engines --model fraud_detection/Production --input data/transactions
+    """
+    config, _ = _prepare(flags, force=False, evolve_schema=False)
+    from batchscore import proofs  # noqa: PLC0415  # heavy
+    from batchscore.cli import engine_table, progress, show  # noqa: PLC0415  # not for --help
+
+    with progress.reporting(as_json=flags.json) as on_event:
+        report = proofs.engines(config, on_event)
+    show.emit(engine_table.table_lines(report), engine_table.as_document(report), as_json=flags.json)
+    return 0
+
+
+@app.command()
 def demo(
     rows: Annotated[int, typer.Option(min=1_000, help="Rows of made-up transactions.")] = DEMO_ROWS,
     directory: Annotated[Path, typer.Option("--dir", help="Folder for data, registry and results.")] = DEMO_FOLDER,

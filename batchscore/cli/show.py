@@ -165,7 +165,7 @@ def _files(count: int) -> str:
 
 def _unit_lines(plan: ScoringPlan) -> list[str]:
     rows = [_unit_row(unit) for unit in _ordered(plan.units)[:MAX_UNITS]]
-    return [*_aligned(rows), *_more_lines(plan)]
+    return [*aligned(rows), *_more_lines(plan)]
 
 
 def _more_lines(plan: ScoringPlan) -> list[str]:
@@ -214,7 +214,7 @@ def run_lines(record: RunRecord, manifest: Manifest | None) -> list[str]:
         *lines,
         _line("settings", json.dumps(as_json_value(manifest.settings))),
         _line("units", f"{len(units):,}"),
-        *_aligned(units[:MAX_UNITS]),
+        *aligned(units[:MAX_UNITS]),
         *([f"  and {left:,} more"] if left > 0 else []),
         *check_lines(manifest.checks),
     ]
@@ -244,7 +244,7 @@ def print_history(table: str, records: Sequence[RunRecord]) -> None:
     if sys.stdout.isatty():
         _print_table(_HISTORY_HEAD, rows)
     else:
-        print("\n".join(_aligned([_HISTORY_HEAD, *rows], indent="")))  # noqa: T201  # the answer of a command
+        print("\n".join(aligned([_HISTORY_HEAD, *rows], indent="")))  # noqa: T201  # the answer of a command
 
 
 # --- checks and findings -----------------------------------------------------------------------------------
@@ -282,7 +282,8 @@ def _rows(rows: int) -> str:
     return f"{rows:,} rows" if rows >= 0 else "an unknown number of rows"
 
 
-def _aligned(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
+def aligned(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
+    """Rows of cells as lines with columns of equal width."""
     if not rows:
         return []
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]

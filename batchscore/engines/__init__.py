@@ -14,9 +14,12 @@ __all__ = ["AUTO", "ENGINES", "REFERENCE", "Engine", "choose", "engine_module", 
 AUTO = "auto"
 REFERENCE = "pyfunc"
 
-# Name -> module; `auto` tries them in this order, the registered model's own way last.
+# Name -> module; of equally fast ones `auto` takes the first, the registered model's own way last.
 ENGINES: dict[str, str] = {
+    "compiled": "batchscore.engines.compiled",
+    "onedal": "batchscore.engines.onedal",
     "onnx": "batchscore.engines.onnx",
+    "native": "batchscore.engines.native",
     "pyfunc": "batchscore.engines.pyfunc",
 }
 
