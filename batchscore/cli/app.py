@@ -126,9 +126,10 @@ def check(flags: JobFlags) -> int:
 @app.command()
 @takes(JobFlags)
 def engines(flags: JobFlags) -> int:
-    """Prove and measure each engine for a model on an input: what `auto` chooses, and why.
+    """Prove and measure the engines that could score a model.
 
-    The first time takes a minute: engines are made, compared with the registered model and measured.
+    Shows what `auto` chooses for this input, and why. The first time takes a minute: engines are made, compared with
+    the registered model and measured.
 
     Example: batchscore engines --model fraud_detection/Production --input data/transactions
     """
