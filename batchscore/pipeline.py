@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from batchscore import manifests, publish, read, record, runners, sampling, score, selection, validate
+from batchscore import engines, manifests, publish, read, record, runners, sampling, score, selection, validate
 from batchscore.config import JobConfig, redacted
 from batchscore.contracts import (
     VERSION,
@@ -118,6 +118,7 @@ class _Attempt:
             environment=self.config.model.environment,
             rows=planned.expected_rows,
             cores=planned.cores,
+            beside=engines.PROBABILITY in scoring.outputs,
         )
         if chosen.notice:
             self.on_event({"event": "notice", "text": chosen.notice})

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 OnEvent = Callable[[Mapping[str, object]], None]
 RUNS_TO_ESTIMATE_FROM = 20
+PROBABILITY, NATIVE = engines.PROBABILITY, engines.NATIVE
 
 
 class LazySpark:
@@ -119,6 +120,13 @@ def _refuse_engine(config: JobConfig, model: PinnedModel) -> None:
                 found=f"model.environment {config.model.environment} with scoring.engine {config.scoring.engine}",
                 allowed=(engines.AUTO, engines.REFERENCE),
             )
+    elif PROBABILITY in config.scoring.outputs:
+        if config.scoring.engine not in (engines.AUTO, NATIVE):
+            raise SettingsError(
+                "only one engine gives a label and its probability",
+                found=f"scoring.outputs with {PROBABILITY} and scoring.engine {config.scoring.engine}",
+                allowed=(engines.AUTO, NATIVE),
+            )
     elif config.scoring.engine != engines.AUTO:
         engines.choose(config.scoring.engine, model)
 
@@ -136,6 +144,7 @@ def _foreseen(config: JobConfig, plan: ScoringPlan) -> str:
         environment=config.model.environment,
         rows=plan.expected_rows,
         cores=plan.cores,
+        beside=PROBABILITY in config.scoring.outputs,
     )
 
 
@@ -157,12 +166,13 @@ def pin_model(config: JobConfig) -> PinnedModel:
         UnavailableError: the registry cannot be reached.
     """
     signature = config.model.signature
-    return models.pin(
+    model = models.pin(
         config.model.requested,
         tracking_uri=config.registry.tracking_uri,
         signature=signature.model_dump(mode="json", exclude_unset=True) if signature is not None else None,
         params=config.model.params,
     )
+    return engines.with_probability(model) if PROBABILITY in config.scoring.outputs else model
 
 
 def pin_source(config: JobConfig, spark: LazySpark) -> tuple[PinnedSource, Restriction]:

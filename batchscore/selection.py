@@ -212,7 +212,7 @@ class Prover:
         self.on_event({"event": "stage", "stage": "prove", "text": text})
 
 
-def select(asked: str, prover: Prover, *, environment: str, rows: int, cores: int) -> Selection:
+def select(asked: str, prover: Prover, *, environment: str, rows: int, cores: int, beside: bool = False) -> Selection:
     """The engine for a run.
 
     Args:
@@ -221,10 +221,14 @@ def select(asked: str, prover: Prover, *, environment: str, rows: int, cores: in
         environment: ``model.environment``; in an environment of its own only the registered model itself runs.
         rows: rows to score, -1 where unknown.
         cores: cores that will score them.
+        beside: whether the last output is one that only the native engine gives, beside the model's own.
 
     Raises:
         ModelError: the engine that was asked for cannot serve the model, or does not give its scores.
     """
+    if beside:
+        own = replace(prover, model=replace(prover.model, outputs=prover.model.outputs[:-1]))
+        return replace(_named(own.proved(engines.NATIVE), own), files=ModelFiles.of(prover.model))
     reference = Selection(REFERENCE, ModelFiles.of(prover.model, environment))
     if asked == REFERENCE or environment != "local":
         return reference
@@ -238,8 +242,10 @@ def select(asked: str, prover: Prover, *, environment: str, rows: int, cores: in
     return _chosen(fastest(candidates(prover), rows, cores), prover)
 
 
-def foreseen(asked: str, prover: Prover, *, environment: str, rows: int, cores: int) -> str:
+def foreseen(asked: str, prover: Prover, *, environment: str, rows: int, cores: int, beside: bool = False) -> str:
     """The engine that :func:`select` would name, as far as the cache tells; ``auto`` where it would have to measure."""
+    if beside:
+        return engines.NATIVE
     if environment != "local":
         return REFERENCE
     if asked != engines.AUTO:

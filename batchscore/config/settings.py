@@ -244,8 +244,10 @@ class ScoringSettings(_Settings):
         description="What a new model version scores of partitions that the command does not name: "
         "new and changed ones, or all.",
     )
-    outputs: Annotated[Names, not_built(("prediction",))] = Field(
-        default=("prediction",), description="Which outputs to write. Others than prediction are not built yet."
+    outputs: Annotated[Names, not_built(("prediction",), ("prediction", "probability"))] = Field(
+        default=("prediction",),
+        description="Which outputs to write: [prediction], or [prediction, probability] for a classifier whose own "
+        "predict gives labels (engine native).",
     )
     parity: ParitySettings = Field(
         default=ParitySettings(), description="How far a faster engine may be from the registered model."

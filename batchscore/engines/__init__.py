@@ -9,10 +9,23 @@ from batchscore.contracts import PinnedModel
 from batchscore.engines.base import Engine, EngineModule
 from batchscore.errors import ModelError, SettingsError, nearest
 
-__all__ = ["AUTO", "ENGINES", "REFERENCE", "Engine", "choose", "engine_module", "supports"]
+__all__ = [
+    "AUTO",
+    "ENGINES",
+    "NATIVE",
+    "PROBABILITY",
+    "REFERENCE",
+    "Engine",
+    "choose",
+    "engine_module",
+    "supports",
+    "with_probability",
+]
 
 AUTO = "auto"
 REFERENCE = "pyfunc"
+NATIVE = "native"
+PROBABILITY = "probability"  # an output that the registered model itself does not give beside its labels
 
 # Name -> module; of equally fast ones `auto` takes the first, the registered model's own way last.
 ENGINES: dict[str, str] = {
@@ -34,6 +47,17 @@ def engine_module(name: str) -> EngineModule:
         allowed = (AUTO, *ENGINES)
         raise SettingsError(f"unknown engine {name}", near=nearest(name, allowed), allowed=allowed)
     return cast(EngineModule, importlib.import_module(ENGINES[name]))
+
+
+def with_probability(model: PinnedModel) -> PinnedModel:
+    """The model with the output ``probability`` beside its own, which engine ``native`` gives.
+
+    Raises:
+        ModelError: the model is no classifier that has one.
+    """
+    from batchscore.engines import native  # noqa: PLC0415  # numpy and the model's library
+
+    return native.with_probability(model)
 
 
 def supports(engine: str, model: PinnedModel) -> str | None:

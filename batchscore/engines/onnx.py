@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession, NodeArg
 
 FLAVOR = "onnx"
+
+
 class OnnxEngine:
     """A session, and how the model's columns feed it.
 

@@ -74,7 +74,9 @@ def column(array: pa.Array, dtype: np.dtype[Any], item: ModelInput, *, is_matrix
         flat = values_of(array.flatten(), dtype, item)
         shape = (rows, *(item.shape[1:] if item.shape is not None else (-1,)))
         if not _is_rectangular(array, len(flat), rows):
-            raise ModelError(f"the arrays of input {item.name or '(unnamed)'} differ in length", allowed=(f"shape {shape}",))
+            raise ModelError(
+                f"the arrays of input {item.name or '(unnamed)'} differ in length", allowed=(f"shape {shape}",)
+            )
         return flat.reshape(shape)
     values = values_of(array, dtype, item)
     return values.reshape(rows, 1) if is_matrix else values

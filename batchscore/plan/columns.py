@@ -28,16 +28,27 @@ from batchscore.schema import is_supported
 NOT_PARTITIONABLE = ("float", "double", "binary")
 
 
-def prediction_columns(model: PinnedModel) -> tuple[OutputColumn, ...]:
-    """One column for each model output: ``prediction``, or ``prediction_<output>`` where there are several."""
+def prediction_columns(model: PinnedModel, beside: tuple[str, ...] = ()) -> tuple[OutputColumn, ...]:
+    """One column for each model output: ``prediction``, or ``prediction_<output>`` where there are several.
+
+    The last outputs may be ``beside`` what the model itself returns, such as ``probability``: they keep their names.
+    """
     outputs = model.outputs or (ModelOutput("", "double"),)
-    if len(outputs) == 1:
-        return (OutputColumn(PREDICTION, outputs[0].type, "model", outputs[0].name or PREDICTION),)
-    return tuple(OutputColumn(f"{PREDICTION}_{output.name}", output.type, "model", output.name) for output in outputs)
+    own = len(outputs) - len(beside)
+    added = tuple(OutputColumn(output.name, output.type, "model", output.name) for output in outputs[own:])
+    if own == 1:
+        return (OutputColumn(PREDICTION, outputs[0].type, "model", outputs[0].name or PREDICTION), *added)
+    named = (OutputColumn(f"{PREDICTION}_{output.name}", output.type, "model", output.name) for output in outputs[:own])
+    return (*named, *added)
 
 
-def output_columns(
-    source: Schema, model: PinnedModel, keys: tuple[str, ...], carry: tuple[str, ...], partition_by: tuple[str, ...]
+def output_columns(  # what a table's columns come from
+    source: Schema,
+    model: PinnedModel,
+    keys: tuple[str, ...],
+    carry: tuple[str, ...],
+    partition_by: tuple[str, ...],
+    beside: tuple[str, ...] = (),
 ) -> tuple[OutputColumn, ...]:
     """Keys, partition columns, carried columns, predictions, lineage: in this order.
 
@@ -46,7 +57,7 @@ def output_columns(
     Raises:
         SettingsError: an unknown column, or one that batchscore's own columns would collide with.
     """
-    predictions = prediction_columns(model)
+    predictions = prediction_columns(model, beside)
     refuse_reserved(source, predictions)
     carry_all = not keys or "*" in carry
     carried = tuple(column.name for column in source) if carry_all else carry

@@ -10,6 +10,7 @@ from batchscore.config import JobConfig
 from batchscore.contracts import (
     MAX_RUN_ID_CHARS,
     MODEL_COLUMN,
+    PREDICTION,
     RUN_COLUMN,
     TIME_COLUMN,
     VERSION_COLUMN,
@@ -139,7 +140,8 @@ def _task(inputs: PlanInputs, partition_by: tuple[str, ...]) -> ScoringTask:
     config, model = inputs.config, inputs.model
     bindings = bind(model, inputs.source.columns)
     keys = tuple(config.output.keys)
-    columns = output_columns(inputs.source.columns, model, keys, tuple(config.output.carry), partition_by)
+    beside = tuple(name for name in config.scoring.outputs if name != PREDICTION)
+    columns = output_columns(inputs.source.columns, model, keys, tuple(config.output.carry), partition_by, beside)
     source_columns = columns_to_read(inputs.source.columns, bindings, columns, inputs.restriction.predicate)
     asked_rows = config.scoring.batch_rows
     return ScoringTask(

@@ -51,7 +51,9 @@ def convert(model: PinnedModel, folder: Path) -> None:
         raise SetupError(f"{listed(missing)} not installed", hint=INSTALL)
     reason = refusal(model)
     if reason is not None:
-        raise ModelError(f"model {model.name} cannot be converted to ONNX", found=reason, hint="engine pyfunc serves it")
+        raise ModelError(
+            f"model {model.name} cannot be converted to ONNX", found=reason, hint="engine pyfunc serves it"
+        )
     from batchscore.engines.onnx_convert.whole import convert_model  # noqa: PLC0415  # pandas, 0.5 s
 
     convert_model(model, folder)

@@ -72,7 +72,11 @@ class _Chain:
 
 
 def append_lookup(
-    graph: Graph, feed: Any, steps: Sequence[Any], items: Sequence[ModelInput], missing_text: float | None  # noqa: ANN401
+    graph: Graph,
+    feed: Any,
+    steps: Sequence[Any],
+    items: Sequence[ModelInput],
+    missing_text: float | None,  # noqa: ANN401
 ) -> Matrix:
     """Adds a chain of imputers and encoders.
 
