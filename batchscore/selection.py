@@ -69,6 +69,8 @@ class Prover:
         sample: rows of the input as the model takes them, or None where there are none at hand.
         created_at: the time to write into certificates, ISO 8601.
         on_event: receives notices and stages.
+        probe_rows: bound on the rows that an engine is compared on.
+        measure_seconds: time for which an engine is measured.
     """
 
     model: PinnedModel
@@ -76,6 +78,8 @@ class Prover:
     sample: Callable[[], pa.RecordBatch | None]
     created_at: str
     on_event: OnEvent = field(default=lambda _: None)
+    probe_rows: int = probes.ROWS
+    measure_seconds: float = measure.SECONDS
 
     def stored(self, engine: str) -> Candidate:
         """What the cache knows of an engine; loads nothing but the artifact's bytes, to compare their digest."""
@@ -119,7 +123,8 @@ class Prover:
         if rows is None or not rows.num_rows:
             return candidate
         try:
-            found = measure.measure(candidate.engine, artifacts.files_for(candidate.engine, self.model), rows)
+            files = artifacts.files_for(candidate.engine, self.model)
+            found = measure.measure(candidate.engine, files, rows, seconds=self.measure_seconds)
         except BatchscoreError as error:
             return replace(candidate, state="unavailable", reason=error.text())
         artifacts.write_measurement(found, self.model)
@@ -193,7 +198,7 @@ class Prover:
     @cached_property
     def _probes(self) -> list[tuple[str, pa.RecordBatch]]:
         thresholds, categories = self._structure()
-        return probes.build(self.model.inputs, self._sample, thresholds, categories)
+        return probes.build(self.model.inputs, self._sample, thresholds, categories, rows=self.probe_rows)
 
     def _structure(self) -> tuple[Mapping[str, np.ndarray], Mapping[str, pa.Array]]:
         """Where the model splits its inputs, as far as its flavor tells."""
