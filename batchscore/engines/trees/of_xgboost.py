@@ -33,8 +33,12 @@ EXP = ("count:poisson", "reg:gamma", "reg:tweedie")
 SOFTMAX = ("multi:softprob", "multi:softmax")
 
 
-def read_booster(booster: Any) -> Forest:  # noqa: ANN401  # xgboost publishes no types
+def read_booster(booster: Any, *, allow_inf: bool) -> Forest:  # noqa: ANN401  # xgboost publishes no types
     """The forest of a booster.
+
+    Args:
+        booster: ``xgboost.Booster``.
+        allow_inf: whether it is asked in place, by a scikit-learn wrapper; a DMatrix refuses infinities.
 
     Raises:
         ModelError: not a plain tree booster with one value a leaf.
@@ -57,7 +61,7 @@ def read_booster(booster: Any) -> Forest:  # noqa: ANN401  # xgboost publishes n
         compare="float32",
         sums="float32",
         base=np.broadcast_to(base, (outputs,)),
-        allow_inf=False,
+        allow_inf=allow_inf,
     )
     return forest_of(trees, rules)
 
