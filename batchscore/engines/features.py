@@ -24,8 +24,12 @@ Matrix: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Dtype: TypeAlias = Literal["float32", "float64"]
 RANK = 2
 NUMPY = {
-    **{pa.int8(): np.int8, pa.int16(): np.int16, pa.int32(): np.int32, pa.int64(): np.int64},
-    **{pa.float32(): np.float32, pa.float64(): np.float64},
+    pa.int8(): np.int8,
+    pa.int16(): np.int16,
+    pa.int32(): np.int32,
+    pa.int64(): np.int64,
+    pa.float32(): np.float32,
+    pa.float64(): np.float64,
 }
 # Types whose every value is a float32: the libraries choose float64 for all others.
 NARROW = ("boolean", "byte", "short", "float")

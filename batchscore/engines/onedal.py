@@ -157,7 +157,7 @@ def versions() -> dict[str, str]:
 
 
 def _model(daal: ModuleType, forest: Forest, columns: _Columns, target: int) -> Any:  # noqa: ANN401  # daal's own
-    """oneDAL's model of the trees that add to one sum."""
+    """OneDAL's model of the trees that add to one sum."""
     chosen = np.flatnonzero(forest.target == target)
     builder = daal.gbt_reg_model_builder(n_features=columns.count, n_iterations=len(chosen))
     narrow = at_most(forest.threshold).astype(np.float64)

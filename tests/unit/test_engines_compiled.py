@@ -296,7 +296,7 @@ def test_damaged_artifacts(tree_model, tmp_path, damage):
         np.savez(tmp_path / artifact.FOREST, feature=np.zeros(3))
     else:
         (tmp_path / compiled.LIBRARY).write_bytes(b"\x7fELF")
-    with pytest.raises((ModelError, SetupError), match="damaged|another version|does not load"):
+    with pytest.raises((ModelError, SetupError), match=r"damaged|another version|does not load"):
         compiled.load(files, 1)
 
 

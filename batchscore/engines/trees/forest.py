@@ -86,7 +86,7 @@ class Forest:
 
     def numeric(self) -> npt.NDArray[np.bool_]:
         """(N,) which nodes compare a number with a threshold."""
-        return (self.feature != LEAF) & (self.category_set < 0)
+        return np.asarray((self.feature != LEAF) & (self.category_set < 0))
 
     def thresholds(self) -> dict[int, Doubles]:
         """Column → its sorted distinct thresholds; only columns that have some."""
@@ -123,12 +123,13 @@ def at_most(thresholds: Doubles) -> npt.NDArray[np.float32]:
     """
     with np.errstate(over="ignore"):
         near = np.asarray(thresholds, np.float64).astype(np.float32)
-    return np.where(near > thresholds, np.nextafter(near, np.float32(-np.inf)), near)
+        return np.where(near > thresholds, np.nextafter(near, np.float32(-np.inf)), near)
 
 
 def above(thresholds: Doubles) -> npt.NDArray[np.float32]:
     """For each threshold the smallest float32 above it: for every float32 ``x``, ``x < above`` where ``x <= t``."""
-    return np.nextafter(at_most(thresholds), np.float32(np.inf))
+    with np.errstate(over="ignore"):
+        return np.nextafter(at_most(thresholds), np.float32(np.inf))
 
 
 def prepared(values: npt.NDArray[Any], rule: int) -> npt.NDArray[Any]:

@@ -19,7 +19,9 @@ SINGLE = ("DecisionTree", "ExtraTree")
 FORESTS = ("RandomForest", "ExtraTrees")
 BOOSTERS = ("GradientBoosting",)
 HISTOGRAMS = ("HistGradientBoosting",)
-KINDS = tuple(family + role for family in SINGLE + FORESTS + BOOSTERS + HISTOGRAMS for role in ("Classifier", "Regressor"))
+KINDS = tuple(
+    family + role for family in SINGLE + FORESTS + BOOSTERS + HISTOGRAMS for role in ("Classifier", "Regressor")
+)
 CONSTANT = ("DummyClassifier", "DummyRegressor")
 
 
@@ -63,7 +65,7 @@ def scores_of(estimator: Any, method: str) -> Scores:  # noqa: ANN401
     if method == "predict":
         binary: Decision = "above_zero" if family in HISTOGRAMS else "from_zero"
         return Scores("identity", "label", decision=binary if sums == 1 else "argmax", classes=known)
-    scale = 2.0 if type(estimator._loss).__name__ == "ExponentialLoss" else 1.0  # noqa: SLF001  # the fitted loss
+    scale = 2.0 if type(estimator._loss).__name__ == "ExponentialLoss" else 1.0  # the fitted loss
     if sums == 1:
         return Scores("sigmoid", "pair", scale=scale, classes=known)
     return Scores("softmax", "matrix", classes=known, by_numpy=True)
@@ -107,7 +109,7 @@ def _booster(estimator: Any) -> Forest:  # noqa: ANN401
     if init != "zero" and type(init).__name__ not in CONSTANT:
         raise ModelError("the model begins with another model, which no tree engine takes", found=type(init).__name__)
     row = np.zeros((1, estimator.n_features_in_), np.float32)
-    base = estimator._raw_predict_init(row)[0]  # noqa: SLF001  # a prior of the classes: only it knows the loss
+    base = estimator._raw_predict_init(row)[0]  # a prior of the classes: only it knows the loss
     trees = [
         _tree(member.tree_, estimator.learning_rate, target)
         for stage in estimator.estimators_
@@ -121,12 +123,12 @@ def _histogram(estimator: Any) -> Forest:  # noqa: ANN401
         raise ModelError("the model has categorical features, whose codes its own encoder makes")
     trees = [
         _predictor(predictor.nodes, target)
-        for stage in estimator._predictors  # noqa: SLF001  # there is no public name for them
+        for stage in estimator._predictors  # there is no public name for them
         for target, predictor in enumerate(stage)
     ]
     if not trees:
         raise ModelError("the model has no trees")
-    base = np.asarray(estimator._baseline_prediction, np.float64).reshape(-1)  # noqa: SLF001
+    base = np.asarray(estimator._baseline_prediction, np.float64).reshape(-1)
     return forest_of(trees, Rules(estimator.n_features_in_, "float64", "float64", base))
 
 
@@ -146,7 +148,7 @@ def _predictor(nodes: Any, target: int) -> Tree:  # noqa: ANN401
 
 
 def _inverse(estimator: Any) -> Link:  # noqa: ANN401
-    link = type(estimator._loss.link).__name__  # noqa: SLF001  # the fitted loss
+    link = type(estimator._loss.link).__name__  # the fitted loss
     known: dict[str, Link] = {"IdentityLink": "identity", "LogLink": "exp"}
     if link not in known:
         raise ModelError("the tree engines do not know how this model scores", found=link, allowed=tuple(known))

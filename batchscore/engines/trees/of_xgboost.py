@@ -142,10 +142,12 @@ def _tree(tree: Mapping[str, Any], target: int) -> Tree:
     default_left = np.array(tree["default_left"], np.bool_)
     leaf = left < 0
     categories = _categories(tree)
+    with np.errstate(over="ignore"):
+        threshold = np.nextafter(condition, np.float32(-np.inf)).astype(np.float64)
     swapped = np.isin(np.arange(len(left)), list(categories))  # ours go left, XGBoost's right
     return Tree(
         feature=np.where(leaf, LEAF, np.array(tree["split_indices"], np.int64)),
-        threshold=np.nextafter(condition, np.float32(-np.inf)).astype(np.float64),
+        threshold=threshold,
         left=np.where(swapped, right, left),
         right=np.where(swapped, left, right),
         default_left=default_left ^ swapped,

@@ -103,7 +103,8 @@ def _columns(
 def _thresholds(threshold: npt.NDArray[np.float64], flipped: npt.NDArray[np.bool_], dtype: Dtype) -> npt.NDArray[Any]:
     """Thresholds in ``dtype``; x <= t is -x >= -t, so -x is above what lies just below -t."""
     values = at_most(threshold) if dtype == "float32" else threshold
-    return np.where(flipped, np.nextafter(-values, values.dtype.type(-np.inf)), values)
+    with np.errstate(over="ignore"):
+        return np.where(flipped, np.nextafter(-values, values.dtype.type(-np.inf)), values)
 
 
 def _sets(forest: Forest) -> Ints:

@@ -54,8 +54,8 @@ def _boundaries(forest: Forest, column: int, values: Doubles) -> Doubles:
     finite = values[np.isfinite(values)]
     parts = [finite]
     if forest.compare == "float32":
-        narrow = finite.astype(np.float32)
-        upper = np.nextafter(narrow, np.float32(np.inf)).astype(np.float64)
+        with np.errstate(over="ignore"):
+            upper = np.nextafter(finite.astype(np.float32), np.float32(np.inf)).astype(np.float64)
         # Half way to the next float32 a double changes the float32 that it is rounded to.
         parts.append(finite + (upper - finite) / 2)
         # XGBoost's thresholds are written as the value that is not below them.
@@ -95,9 +95,7 @@ def _imputed(step: Any, origins: Origins) -> Origins:  # noqa: ANN401
     statistics = np.asarray(step.statistics_, object)
     empty = [isinstance(value, float) and np.isnan(value) for value in statistics]
     keep = step.keep_empty_features or step.strategy == "constant"
-    kept: Origins = [
-        origin for origin, gone in zip(origins, empty, strict=True) if keep or not gone
-    ]
+    kept: Origins = [origin for origin, gone in zip(origins, empty, strict=True) if keep or not gone]
     indicators = step.indicator_.features_ if getattr(step, "indicator_", None) is not None else ()
     return kept + [None] * len(indicators)
 
@@ -105,7 +103,7 @@ def _imputed(step: Any, origins: Origins) -> Origins:  # noqa: ANN401
 def _by_columns(step: Any, origins: Origins) -> Origins:  # noqa: ANN401
     spans = step.output_indices_
     found: Origins = [None] * max((span.stop for span in spans.values()), default=0)
-    chosen = step._transformer_to_input_indices  # noqa: SLF001  # there is no public name for them
+    chosen = step._transformer_to_input_indices  # there is no public name for them
     for name, transformer, _ in step.transformers_:
         span = spans.get(name, slice(0, 0))
         if span.stop == span.start or transformer == "drop":

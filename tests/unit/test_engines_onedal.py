@@ -1,0 +1,152 @@
+"""oneDAL on rewritten thresholds: no other label, and scores within float rounding, at every boundary."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from batchscore.engines import onedal
+from batchscore.engines.cache import loaded
+from batchscore.engines.trees import artifact, walk
+from batchscore.errors import ModelError, SetupError
+from tests.factories import models as factory
+from tests.factories.artifacts import converted, outputs_of
+from tests.factories.boundaries import boundary_rows
+from tests.factories.models import batch_of, files_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in reduce:RuntimeWarning")
+SEVERAL_VALUES = {
+    *("sklearn_tree", "sklearn_tree_proba", "sklearn_forest", "sklearn_forest_proba"),
+    *("sklearn_forest3_proba", "sklearn_extra_proba"),
+}
+KINDS = [kind for kind in factory.TREE_KINDS if kind not in SEVERAL_VALUES]
+
+
+def reference(model, batch):
+    return loaded("pyfunc", files_of(model), 1).score(batch)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_at_boundaries(tree_model, tmp_path, kind, dtype):
+    model, frame = tree_model(kind, dtype)
+    files = converted(onedal, model, tmp_path)
+    rows = boundary_rows(artifact.read(tmp_path)[0].forest, frame)
+    batch = batch_of(model, rows)
+    expected, found = reference(model, batch), onedal.load(files, 1).score(batch)
+    assert found.schema == expected.schema
+    one, other = outputs_of(found), outputs_of(expected)
+    if one.dtype.kind != "f":
+        assert np.array_equal(one, other)
+        return
+    # Leaves and sums are float32: relative rounding, where a score is not between 0 and 1.
+    assert (np.abs(one - other) <= 1e-6 * np.maximum(1, np.abs(other))).all()
+    if one.ndim > 1:
+        assert np.array_equal(one.argmax(axis=1), other.argmax(axis=1))
+    elif kind in {"lightgbm_binary", "xgboost_binary"}:
+        assert np.array_equal(one > 0.5, other > 0.5)
+
+
+def test_rows_that_rounding_would_move_are_walked_exactly(tree_model, tmp_path):
+    """Doubles between a threshold and its float32, by the thousand."""
+    model, frame = tree_model("lightgbm_regression", "float64")
+    engine = onedal.load(converted(onedal, model, tmp_path), 1)
+    forest = artifact.read(tmp_path)[0].forest
+    pools = [forest.thresholds()[column] for column in range(4)]
+    random = np.random.default_rng(2)
+    values = np.stack([random.choice(pool, 3_000) for pool in pools], axis=1)
+    values = np.where(random.random(values.shape) < 0.5, values, np.nextafter(values, np.inf))
+    batch = batch_of(model, pd.DataFrame(values, columns=frame.columns))
+    expected = outputs_of(reference(model, batch))
+    np.testing.assert_allclose(outputs_of(engine.score(batch)), expected, rtol=1e-6)
+    rounded = walk.sums_of(forest, values.astype(np.float32))[:, 0]
+    assert (np.abs(rounded - walk.sums_of(forest, values)[:, 0]) > 1e-3).sum() > 100  # so it matters here
+
+
+def test_close_calls_keep_the_models_label(tmp_path, pin_folder):
+    """Trees whose sums cancel out, so that float rounding alone decides for oneDAL."""
+    import lightgbm
+
+    random = np.random.default_rng(1)
+    frame = pd.DataFrame({"x": random.normal(size=4_000), "y": random.normal(size=4_000)})
+    goal = (random.random(4_000) > 0.5).astype(int)
+    estimator = lightgbm.LGBMClassifier(n_estimators=60, learning_rate=1e-7, verbose=-1, n_jobs=1).fit(
+        frame, goal, init_score=np.zeros(4_000)
+    )
+    factory.save_estimator(tmp_path / "model", estimator, frame, estimator.predict(frame))
+    model = pin_folder(tmp_path / "model")
+    engine = onedal.load(converted(onedal, model, tmp_path / "made"), 1)
+    batch = batch_of(model, frame)
+    assert engine.score(batch).equals(reference(model, batch))
+
+
+def test_many_trees_are_added_in_doubles(tmp_path, pin_folder):
+    import lightgbm
+
+    frame = factory.tree_frame("lightgbm", "float64")
+    goal = np.nan_to_num(frame["f0"].to_numpy()) * 3 + 100
+    estimator = lightgbm.LGBMRegressor(n_estimators=90, num_leaves=7, verbose=-1, n_jobs=1).fit(frame, goal)
+    factory.save_estimator(tmp_path / "model", estimator, frame, estimator.predict(frame))
+    model = pin_folder(tmp_path / "model")
+    engine = onedal.load(converted(onedal, model, tmp_path / "made"), 1)
+    expected = outputs_of(reference(model, batch_of(model, frame)))
+    np.testing.assert_allclose(outputs_of(engine.score(batch_of(model, frame))), expected, rtol=1e-7)
+
+
+def test_batches_of_changing_size(tree_model, tmp_path):
+    model, frame = tree_model("lightgbm_multiclass", "float64")
+    engine = onedal.load(converted(onedal, model, tmp_path), 1)
+    whole = batch_of(model, frame)
+    expected = outputs_of(engine.score(whole))
+    for start, length in ((0, 1), (5, 100), (3, 7)):
+        assert np.array_equal(outputs_of(engine.score(whole.slice(start, length))), expected[start : start + length])
+    assert engine.score(whole.slice(0, 0)).num_rows == 0
+
+
+def test_what_is_refused(pinned, tree_model, tmp_path):
+    categories, _ = pinned(factory.register_lightgbm, "classifier")
+    with pytest.raises(ModelError, match="splits on categories"):
+        onedal.convert(categories, tmp_path)
+    forest, _ = tree_model("sklearn_forest", "float64")
+    with pytest.raises(ModelError, match="several values"):
+        onedal.convert(forest, tmp_path)
+    assert onedal.supports(forest) is None
+    onnx, _ = pinned(factory.register_onnx)
+    assert "flavors are onnx" in onedal.supports(onnx)
+
+
+def test_not_installed(monkeypatch, tree_model, tmp_path):
+    model, _ = tree_model("lightgbm_binary", "float64")
+    files = converted(onedal, model, tmp_path)
+    monkeypatch.setattr(onedal, "_folder", lambda: None)
+    for name in (onedal.EXTENSION, f"{onedal.PACKAGE}.{onedal.EXTENSION}"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert "not installed" in onedal.supports(model)
+    with pytest.raises(SetupError, match="scikit-learn-intelex"):
+        onedal.load(files, 1)
+
+
+def test_a_worker_needs_neither_sklearn_nor_the_library(tree_model, tmp_path):
+    model, frame = tree_model("lightgbm_classifier", "float64")
+    files = converted(onedal, model, tmp_path)
+    code = f"""
+import sys
+import pyarrow as pa
+from batchscore.contracts import ModelFiles, ModelInput, ModelOutput
+from batchscore.engines import onedal
+engine = onedal.load({files!r}, 1)
+batch = pa.RecordBatch.from_arrays([pa.array([0.5, 1.5])] * 4, names={list(frame.columns)!r})
+print(engine.score(batch).column(0).to_pylist())
+print(sorted({{"mlflow", "lightgbm", "sklearn", "scipy", "daal4py"}} & set(sys.modules)))
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    rows = pd.DataFrame([[0.5] * 4, [1.5] * 4], columns=frame.columns)
+    labels = reference(model, batch_of(model, rows)).column(0).to_pylist()
+    assert shown.stdout.splitlines() == [str(labels), "[]"]
+
+
+def test_versions():
+    assert {"scikit-learn-intelex", "daal", "lightgbm"} <= set(onedal.versions())
