@@ -150,3 +150,22 @@ print(sorted({{"mlflow", "lightgbm", "sklearn", "scipy", "daal4py"}} & set(sys.m
 
 def test_versions():
     assert {"scikit-learn-intelex", "daal", "lightgbm"} <= set(onedal.versions())
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning")
+def test_missing_apart_from_every_number(tmp_path, pin_folder):
+    """A split at infinity: only missing values go the other way, and infinity is a number."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    from batchscore.engines import compiled
+
+    frame = pd.DataFrame({"x": np.where(np.arange(400) % 3 == 0, np.nan, np.random.default_rng(0).normal(size=400))})
+    estimator = HistGradientBoostingRegressor(max_iter=3, max_leaf_nodes=2).fit(frame, frame["x"].isna().astype(float))
+    factory.save_estimator(tmp_path / "model", estimator, frame, estimator.predict(frame))
+    model = pin_folder(tmp_path / "model")
+    rows = batch_of(model, pd.DataFrame({"x": [np.nan, np.inf, -np.inf, 1.7976931348623157e308, 0.0]}))
+    expected = outputs_of(reference(model, rows))
+    for module in (onedal, compiled):
+        files = converted(module, model, tmp_path / module.__name__)
+        assert np.isposinf(artifact.read(tmp_path / module.__name__)[0].forest.threshold).any()
+        np.testing.assert_allclose(outputs_of(module.load(files, 1).score(rows)), expected, rtol=1e-6)

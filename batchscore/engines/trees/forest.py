@@ -31,7 +31,6 @@ TINY = float(np.float32(1e-35))
 # What a node does to its value first.
 TINY_IS_ZERO = 1
 TINY_IS_NAN = 2  # LightGBM's zero_as_missing
-INF_IS_MAX = 4  # a threshold of +inf sets NaN apart from all numbers, +inf included
 
 LEAF = -1
 
@@ -137,8 +136,6 @@ def prepared(values: npt.NDArray[Any], rule: int) -> npt.NDArray[Any]:
     if rule & (TINY_IS_ZERO | TINY_IS_NAN):
         tiny = np.abs(values) <= values.dtype.type(TINY)
         values = np.where(tiny, values.dtype.type(0 if rule & TINY_IS_ZERO else np.nan), values)
-    if rule & INF_IS_MAX:
-        values = np.where(np.isposinf(values), np.finfo(values.dtype).max, values)
     return values
 
 
