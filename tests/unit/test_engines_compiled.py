@@ -118,6 +118,21 @@ def test_whole_numbers_beyond_doubles(tmp_path, pin_folder, library_name, beside
     assert same(engine.score(batch_of(model, frame)), reference(model, batch_of(model, frame)))
 
 
+@pytest.mark.parametrize("method", ["predict", "predict_proba"])
+@pytest.mark.parametrize("name", ["HistGradientBoostingClassifier", "GradientBoostingClassifier"])
+def test_a_sum_of_exactly_zero_is_the_librarys_class(tmp_path, pin_folder, name, method):
+    """Balanced classes and nothing to split on: the one gives the first class, the other the second."""
+    from sklearn import ensemble
+
+    frame = pd.DataFrame({"x": np.zeros(200)})
+    estimator = getattr(ensemble, name)().fit(frame, np.tile(["a", "b"], 100))
+    predicted = getattr(estimator, method)(frame)
+    factory.save_estimator(tmp_path / "model", estimator, frame, predicted, method)
+    model = pin_folder(tmp_path / "model")
+    engine = compiled.load(converted(compiled, model, tmp_path / "made"), 1)
+    assert same(engine.score(batch_of(model, frame)), reference(model, batch_of(model, frame)))
+
+
 def test_early_stopping_counts(tmp_path, pin_folder):
     import lightgbm
     import xgboost

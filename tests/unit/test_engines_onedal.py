@@ -6,11 +6,17 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
-from batchscore.engines import onedal
+from batchscore.contracts import ModelFiles, ModelInput, ModelOutput
+from batchscore.engines import features, onedal
 from batchscore.engines.cache import loaded
 from batchscore.engines.trees import artifact, walk
+from batchscore.engines.trees.builder import Rules, Tree, forest_of
+from batchscore.engines.trees.forest import LEAF
+from batchscore.engines.trees.read import Ensemble
+from batchscore.engines.trees.scores import Scores
 from batchscore.errors import ModelError, SetupError
 from tests.factories import models as factory
 from tests.factories.artifacts import converted, outputs_of
@@ -66,21 +72,47 @@ def test_rows_that_rounding_would_move_are_walked_exactly(tree_model, tmp_path):
     assert (np.abs(rounded - walk.sums_of(forest, values)[:, 0]) > 1e-3).sum() > 100  # so it matters here
 
 
-def test_close_calls_keep_the_models_label(tmp_path, pin_folder):
-    """Trees whose sums cancel out, so that float rounding alone decides for oneDAL."""
-    import lightgbm
-
-    random = np.random.default_rng(1)
-    frame = pd.DataFrame({"x": random.normal(size=4_000), "y": random.normal(size=4_000)})
-    goal = (random.random(4_000) > 0.5).astype(int)
-    estimator = lightgbm.LGBMClassifier(n_estimators=60, learning_rate=1e-7, verbose=-1, n_jobs=1).fit(
-        frame, goal, init_score=np.zeros(4_000)
+def _lookup(values):
+    """A tree that gives ``values[i]`` for a row whose first feature is i."""
+    inner = len(values) - 1
+    number = np.arange(2 * inner + 1)
+    is_inner = number < inner
+    return Tree(
+        feature=np.where(is_inner, 0, LEAF),
+        threshold=np.where(is_inner, number + 0.5, 0.0),
+        left=np.where(is_inner, inner + number, 0),
+        right=np.where(number < inner - 1, number + 1, 2 * inner),
+        default_left=np.zeros(len(number), bool),
+        values=np.concatenate([np.zeros(inner), values]).reshape(-1, 1),
+        target=0,
+        rule=np.zeros(len(number)),
     )
-    factory.save_estimator(tmp_path / "model", estimator, frame, estimator.predict(frame))
-    model = pin_folder(tmp_path / "model")
-    engine = onedal.load(converted(onedal, model, tmp_path / "made"), 1)
-    batch = batch_of(model, frame)
-    assert engine.score(batch).equals(reference(model, batch))
+
+
+@pytest.mark.parametrize("kind", ["float", "double"])
+def test_close_calls_keep_the_models_label(kind):
+    """Leaves that almost cancel out, so that float rounding alone would decide."""
+    random = np.random.default_rng(1)
+    first, second = random.normal(size=(2, 60))
+    third = -(first + second) + random.choice([-1e-9, 1e-9], 60)
+    rules = Rules(1, "float64", "float64", np.zeros(1))
+    forest = forest_of([_lookup(first), _lookup(second), _lookup(third)], rules)
+    inputs = [ModelInput("x", kind)]
+    ensemble = Ensemble(
+        features.describe(inputs, {}, "float64"),
+        forest,
+        Scores("sigmoid", "label", decision="above_half", classes=(0, 1)),
+    )
+    files = ModelFiles("", "", "close", "1", (), tuple(inputs), (ModelOutput("", "long"),), ())
+    rows = np.arange(60, dtype="float32" if kind == "float" else "float64")
+    if kind == "double":
+        rows[1] = np.nextafter(0.5, 1)  # so that one row is walked because rounding would move it
+    batch = pa.RecordBatch.from_arrays([pa.array(rows)], names=["x"])
+    labels = onedal.OnedalEngine(ensemble, files, 1).score(batch).column(0).to_numpy()
+    exact = (first + second) + third > 0
+    assert np.array_equal(labels, exact)
+    narrow = (first.astype("float32") + second.astype("float32")) + third.astype("float32") > 0
+    assert (narrow != exact).sum() > 5  # so it matters here
 
 
 def test_many_trees_are_added_in_doubles(tmp_path, pin_folder):

@@ -256,12 +256,12 @@ def test_thresholds_are_where_scores_change(kind):
     assert "f0" in found
     if forest.compare == "float32":  # the double at which rounding to float32 changes the decision is among them
         for column, values in forest.thresholds().items():
-            rounded = found[f"f{column}"].astype("float32")
-            for value in values[np.isfinite(values)].astype("float32"):
-                assert value in rounded
-                assert np.nextafter(value, np.float32(np.inf)) in np.nextafter(found[f"f{column}"], np.inf).astype(
-                    "float32"
-                )
+            narrow = values[np.isfinite(values)].astype("float32")
+            over = np.nextafter(narrow, np.float32(np.inf))
+            middle = (narrow.astype("float64") + over.astype("float64")) / 2
+            assert np.array_equal(np.isin(middle, found[f"f{column}"]), np.ones(len(middle), bool))
+            turn = np.stack([np.nextafter(middle, -np.inf), np.nextafter(middle, np.inf)]).astype("float32")
+            assert np.array_equal(turn, [narrow, over])  # which is where rounding changes sides
     else:
         for column, values in forest.thresholds().items():
             assert set(values[np.isfinite(values)]) <= set(found[f"f{column}"])
