@@ -23,6 +23,14 @@ from batchscore.schema import FLOATS, INTEGERS, element_of
 Matrix: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Dtype: TypeAlias = Literal["float32", "float64"]
 RANK = 2
+NUMPY = {
+    pa.int8(): np.int8,
+    pa.int16(): np.int16,
+    pa.int32(): np.int32,
+    pa.int64(): np.int64,
+    pa.float32(): np.float32,
+    pa.float64(): np.float64,
+}
 # Types whose every value is a float32: the libraries choose float64 for all others.
 NARROW = ("boolean", "byte", "short", "float")
 
@@ -96,7 +104,7 @@ class Features:
 
     def _numbers(self, array: pa.Array, column: Feature, wanted: pa.DataType) -> pa.Array:
         if column.categories is not None:
-            values = pa.array(column.categories, to_arrow(column.type))
+            values = array_of(column.categories, to_arrow(column.type))
             return pc.index_in(array, value_set=values, skip_nulls=True).cast(wanted)
         if array.null_count and not pa.types.is_floating(array.type):
             raise _null(column)
@@ -119,8 +127,12 @@ class Features:
             )
         if flat.null_count and not pa.types.is_floating(flat.type):
             raise _null(column)
-        values: Matrix = flat.to_numpy(zero_copy_only=False)
-        return _narrowed(values, self.dtype).reshape(len(array), column.width)
+        wanted = pa.float32() if self.dtype == "float32" else pa.float64()
+        if not len(flat):
+            return np.empty((0, column.width), self.dtype)
+        one = pa.RecordBatch.from_arrays([flat.cast(wanted, safe=False)], names=["values"])
+        values: Matrix = one.to_tensor(null_to_nan=True).to_numpy()
+        return values.reshape(len(array), column.width)
 
 
 def describe(
@@ -147,7 +159,7 @@ def describe(
     columns = tuple(_feature(item, categories) for item in inputs)
     kinds = [element_of(item.type) or item.type for item in inputs if item.name not in categories]
     narrow = compare == "float32" or all(kind in NARROW for kind in kinds)
-    whole = all(kind in INTEGERS for kind in kinds)
+    whole = all(kind in (*INTEGERS, "boolean") for kind in kinds)
     return Features(columns, "float32" if narrow else "float64", by_way_of_double and not whole)
 
 
@@ -185,6 +197,24 @@ def from_json(stored: Mapping[str, Any]) -> Features:
     return Features(columns, dtype, bool(stored["by_way_of_double"]))
 
 
+def array_of(values: Sequence[Any] | Matrix, arrow: pa.DataType) -> pa.Array:
+    """An Arrow array without missing values, as ``pa.array`` makes it, which would import pandas (0.5 s a worker).
+
+    Args:
+        values: numbers, text or booleans; a numpy array of ``arrow``'s own type is not copied.
+        arrow: what they become.
+    """
+    if pa.types.is_string(arrow):
+        texts = [str(value).encode() for value in values]
+        offsets = np.cumsum([0, *map(len, texts)], dtype=np.int32)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))]
+    elif pa.types.is_boolean(arrow):
+        buffers = [None, pa.py_buffer(np.packbits(np.asarray(values, np.bool_), bitorder="little"))]
+    else:
+        buffers = [None, pa.py_buffer(np.ascontiguousarray(values, NUMPY[arrow]))]
+    return pa.Array.from_buffers(arrow, len(values), buffers)
+
+
 def survives_float32(matrix: Matrix) -> bool:
     """Whether every value is NaN or exactly a float32.
 
@@ -212,9 +242,7 @@ def _narrowed(values: Matrix, dtype: str) -> Matrix:
 
 
 def _regular(array: pa.Array, width: int) -> bool:
-    if pa.types.is_fixed_size_list(array.type):
-        return True
-    return bool((np.diff(array.offsets.to_numpy()) == width).all())
+    return bool(pc.all(pc.equal(pc.list_value_length(array), width), min_count=0).as_py())
 
 
 def _null(column: Feature) -> ModelError:

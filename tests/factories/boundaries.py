@@ -22,10 +22,10 @@ def beside(values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         near = values.astype(np.float32)
         below, over = np.nextafter(near, np.float32(-np.inf)), np.nextafter(near, np.float32(np.inf))
-    narrow = np.concatenate([near, below, over]).astype(np.float64)
-    half = np.concatenate([near / 2.0 + below.astype(np.float64) / 2, near / 2.0 + over.astype(np.float64) / 2])
-    wide = np.concatenate([values, half])
-    every = [wide, np.nextafter(wide, -np.inf), np.nextafter(wide, np.inf), narrow]
+        narrow = np.concatenate([near, below, over]).astype(np.float64)
+        middle, lower, upper = (part.astype(np.float64) / 2 for part in (near, below, over))
+        wide = np.concatenate([values, middle + lower, middle + upper])
+        every = [wide, np.nextafter(wide, -np.inf), np.nextafter(wide, np.inf), narrow]
     return np.unique(np.concatenate(every))
 
 

@@ -576,6 +576,7 @@ def _train_xgboost(name: str, frame: pd.DataFrame, two: np.ndarray, three: np.nd
 
 def _train_sklearn(name: str, frame: pd.DataFrame, two: np.ndarray, three: np.ndarray, real: np.ndarray) -> Any:
     from sklearn import ensemble, tree
+    from threadpoolctl import threadpool_limits
 
     texts = np.array(["no", "yes"])
     small: dict[str, Any] = {"n_estimators": 7, "max_depth": 5, "random_state": 1}
@@ -596,7 +597,8 @@ def _train_sklearn(name: str, frame: pd.DataFrame, two: np.ndarray, three: np.nd
         "histogram_poisson": (ensemble.HistGradientBoostingRegressor(loss="poisson", max_iter=8), real),
     }
     model, goal = made[name]
-    return model.fit(frame, goal)
+    with threadpool_limits(1):  # OpenMP's threads spin while others use the cores
+        return model.fit(frame, goal)
 
 
 def save_trees(folder: Path, kind: str, dtype: str) -> pd.DataFrame:

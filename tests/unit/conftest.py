@@ -46,3 +46,9 @@ def tree_model(tmp_path_factory, model_cache):
         return known[kind, dtype]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def pin_folder(model_cache):
+    """``pin_folder(folder, **settings)``: a model in a folder, pinned."""
+    return lambda folder, **settings: models.pin(str(folder), tracking_uri="", cache_dir=model_cache, **settings)

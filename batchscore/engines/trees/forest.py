@@ -31,7 +31,6 @@ TINY = float(np.float32(1e-35))
 # What a node does to its value first.
 TINY_IS_ZERO = 1
 TINY_IS_NAN = 2  # LightGBM's zero_as_missing
-INF_IS_MAX = 4  # a threshold of +inf sets NaN apart from all numbers, +inf included
 
 LEAF = -1
 
@@ -86,7 +85,7 @@ class Forest:
 
     def numeric(self) -> npt.NDArray[np.bool_]:
         """(N,) which nodes compare a number with a threshold."""
-        return (self.feature != LEAF) & (self.category_set < 0)
+        return np.asarray((self.feature != LEAF) & (self.category_set < 0))
 
     def thresholds(self) -> dict[int, Doubles]:
         """Column → its sorted distinct thresholds; only columns that have some."""
@@ -118,17 +117,18 @@ def load_forest(path: Path) -> Forest:
 def at_most(thresholds: Doubles) -> npt.NDArray[np.float32]:
     """For each threshold the largest float32 that is not above it: ``x <= t`` is unchanged for every float32 ``x``.
 
-    >>> at_most(np.array([0.1]))[0] <= 0.1 < np.nextafter(at_most(np.array([0.1])), np.float32(1))[0]
-    np.True_
+    >>> float(at_most(np.array([0.1]))[0]) <= 0.1 < float(np.float32(0.1))
+    True
     """
     with np.errstate(over="ignore"):
         near = np.asarray(thresholds, np.float64).astype(np.float32)
-    return np.where(near > thresholds, np.nextafter(near, np.float32(-np.inf)), near)
+        return np.where(near > thresholds, np.nextafter(near, np.float32(-np.inf)), near)
 
 
 def above(thresholds: Doubles) -> npt.NDArray[np.float32]:
     """For each threshold the smallest float32 above it: for every float32 ``x``, ``x < above`` where ``x <= t``."""
-    return np.nextafter(at_most(thresholds), np.float32(np.inf))
+    with np.errstate(over="ignore"):
+        return np.nextafter(at_most(thresholds), np.float32(np.inf))
 
 
 def prepared(values: npt.NDArray[Any], rule: int) -> npt.NDArray[Any]:
@@ -136,8 +136,6 @@ def prepared(values: npt.NDArray[Any], rule: int) -> npt.NDArray[Any]:
     if rule & (TINY_IS_ZERO | TINY_IS_NAN):
         tiny = np.abs(values) <= values.dtype.type(TINY)
         values = np.where(tiny, values.dtype.type(0 if rule & TINY_IS_ZERO else np.nan), values)
-    if rule & INF_IS_MAX:
-        values = np.where(np.isposinf(values), np.finfo(values.dtype).max, values)
     return values
 
 

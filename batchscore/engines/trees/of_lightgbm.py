@@ -92,7 +92,8 @@ def rewritten(text: str, comparison: str) -> str:
     if comparison not in {"<=", "<"}:
         raise ValueError(f"not a comparison: {comparison}")
     chosen = at_most if comparison == "<=" else above
-    decisions = iter(_DECISIONS.findall(text))
+    trees, end, rest = text.partition("\nend of trees")  # a feature's name may stand before a = in what follows
+    decisions = iter(_DECISIONS.findall(trees))
 
     def replaced(match: re.Match[str]) -> str:
         thresholds, kinds = _doubles(match.group(1)), _integers(next(decisions))
@@ -102,7 +103,7 @@ def rewritten(text: str, comparison: str) -> str:
         return "threshold=" + " ".join(_whole(one) for one in texts)
 
     # LightGBM cuts the text by these sizes where they are given; without them it looks for the trees itself.
-    return _SIZES.sub("", _THRESHOLDS.sub(replaced, text), count=1)
+    return _SIZES.sub("", _THRESHOLDS.sub(replaced, trees), count=1) + end + rest
 
 
 def scores_of(booster: Any, estimator: Any, method: str) -> Scores:  # noqa: ANN401  # lightgbm publishes no types
@@ -111,7 +112,8 @@ def scores_of(booster: Any, estimator: Any, method: str) -> Scores:  # noqa: ANN
     Raises:
         ModelError: an objective or method that is not known here.
     """
-    objective, *settings = str(_fields(booster.model_to_string(num_iteration=1)).get("objective", "custom")).split()
+    header = booster.model_to_string(num_iteration=1).partition("\nTree=")[0]
+    objective, *settings = _fields(header).get("objective", "custom").split()
     link, scale = _link(objective, settings)
     classes = booster.num_model_per_iteration()
     kind = type(estimator).__name__
@@ -193,7 +195,7 @@ def _children(text: str, inner: int) -> npt.NDArray[np.int64]:
 
 
 def _fields(text: str) -> dict[str, str]:
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)  # type: ignore[misc]  # pairs
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
 def _doubles(text: str) -> Doubles:

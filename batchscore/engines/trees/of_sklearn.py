@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from batchscore.engines.trees.builder import Rules, Tree, forest_of
-from batchscore.engines.trees.forest import INF_IS_MAX, LEAF, Doubles, Forest, at_most
+from batchscore.engines.trees.forest import LEAF, Doubles, Forest, at_most
 from batchscore.engines.trees.scores import Decision, Form, Link, Scores, labels
 from batchscore.errors import ModelError
 
@@ -134,16 +134,15 @@ def _histogram(estimator: Any) -> Forest:  # noqa: ANN401
 
 def _predictor(nodes: Any, target: int) -> Tree:  # noqa: ANN401
     leaf = nodes["is_leaf"].astype(np.bool_)
-    threshold = nodes["num_threshold"].astype(np.float64)
     return Tree(
         feature=np.where(leaf, LEAF, nodes["feature_idx"]),
-        threshold=threshold,
+        threshold=nodes["num_threshold"].astype(np.float64),
         left=nodes["left"].astype(np.int64),
         right=nodes["right"].astype(np.int64),
         default_left=nodes["missing_go_to_left"].astype(np.bool_),
         values=nodes["value"].astype(np.float64).reshape(-1, 1),
         target=target,
-        rule=np.where(np.isposinf(threshold), INF_IS_MAX, 0),
+        rule=np.zeros(len(leaf)),
     )
 
 

@@ -33,8 +33,12 @@ EXP = ("count:poisson", "reg:gamma", "reg:tweedie")
 SOFTMAX = ("multi:softprob", "multi:softmax")
 
 
-def read_booster(booster: Any) -> Forest:  # noqa: ANN401  # xgboost publishes no types
+def read_booster(booster: Any, *, allow_inf: bool) -> Forest:  # noqa: ANN401  # xgboost publishes no types
     """The forest of a booster.
+
+    Args:
+        booster: ``xgboost.Booster``.
+        allow_inf: whether it is asked in place, by a scikit-learn wrapper; a DMatrix refuses infinities.
 
     Raises:
         ModelError: not a plain tree booster with one value a leaf.
@@ -57,7 +61,7 @@ def read_booster(booster: Any) -> Forest:  # noqa: ANN401  # xgboost publishes n
         compare="float32",
         sums="float32",
         base=np.broadcast_to(base, (outputs,)),
-        allow_inf=False,
+        allow_inf=allow_inf,
     )
     return forest_of(trees, rules)
 
@@ -138,10 +142,12 @@ def _tree(tree: Mapping[str, Any], target: int) -> Tree:
     default_left = np.array(tree["default_left"], np.bool_)
     leaf = left < 0
     categories = _categories(tree)
+    with np.errstate(over="ignore"):
+        threshold = np.nextafter(condition, np.float32(-np.inf)).astype(np.float64)
     swapped = np.isin(np.arange(len(left)), list(categories))  # ours go left, XGBoost's right
     return Tree(
         feature=np.where(leaf, LEAF, np.array(tree["split_indices"], np.int64)),
-        threshold=np.nextafter(condition, np.float32(-np.inf)).astype(np.float64),
+        threshold=threshold,
         left=np.where(swapped, right, left),
         right=np.where(swapped, left, right),
         default_left=default_left ^ swapped,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from batchscore.engines.trees.forest import LEAF, Dtype, Forest, Ints, at_most
 
+INF_IS_MAX = 4  # beside the forest's own rules; see walk.c
 NODES = {
     "float32": np.dtype([("threshold", np.float32), ("column", np.int32), ("left", np.int32)]),
     "float64": np.dtype([("threshold", np.float64), ("column", np.int32), ("left", np.int32)]),
@@ -51,7 +52,10 @@ def pack(forest: Forest, dtype: Dtype) -> Packed:
     # NaN goes to the first of two siblings; for a set, the second sibling is the inside.
     flipped = ~forest.default_left[old] & ~categorical & ~leaf
     left = np.where(flipped | (categorical & ~leaf), forest.right[old], forest.left[old])
-    source, rules, negated, column = _columns(feature, forest.rule[old], flipped)
+    # No -x is above what lies below -inf, so +inf has to be a number where all numbers part from NaN.
+    capped = flipped & np.isposinf(forest.threshold[old])
+    rule = np.where(capped, forest.rule[old] | INF_IS_MAX, forest.rule[old])
+    source, rules, negated, column = _columns(feature, rule, flipped)
     nodes = np.empty(len(old), NODES[dtype])
     nodes["left"] = place[left]
     nodes["column"] = np.where(categorical, ~column, column)
@@ -103,7 +107,8 @@ def _columns(
 def _thresholds(threshold: npt.NDArray[np.float64], flipped: npt.NDArray[np.bool_], dtype: Dtype) -> npt.NDArray[Any]:
     """Thresholds in ``dtype``; x <= t is -x >= -t, so -x is above what lies just below -t."""
     values = at_most(threshold) if dtype == "float32" else threshold
-    return np.where(flipped, np.nextafter(-values, values.dtype.type(-np.inf)), values)
+    with np.errstate(over="ignore"):
+        return np.where(flipped, np.nextafter(-values, values.dtype.type(-np.inf)), values)
 
 
 def _sets(forest: Forest) -> Ints:

@@ -45,7 +45,7 @@ def read_forest(estimator: Any) -> Forest:  # noqa: ANN401  # an estimator of an
     if library == "xgboost" and kind in XGBOOST:
         from batchscore.engines.trees import of_xgboost  # noqa: PLC0415  # only what the model needs
 
-        return of_xgboost.read_booster(of_xgboost.booster_of(estimator))
+        return of_xgboost.read_booster(of_xgboost.booster_of(estimator), allow_inf=kind != "Booster")
     from batchscore.engines.trees import of_sklearn  # noqa: PLC0415  # only what the model needs
 
     if library == "sklearn" and kind in of_sklearn.KINDS:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from batchscore.contracts import ModelOutput
 from batchscore.engines.arrays import batch_of
+from batchscore.engines.features import array_of
 from batchscore.engines.trees.forest import Dtype
 from batchscore.errors import ModelError
 
@@ -82,7 +83,7 @@ class Scores:
             linked: (n, K) values of the link.
         """
         if self.form == "label":
-            return [pa.array(list(self.classes)).take(pa.array(self._codes(linked)))]
+            return [_labels_array(self.classes).take(array_of(self._codes(linked), pa.int64()))]
         if self.form == "pair":
             return [np.stack([linked.dtype.type(1) - linked[:, 0], linked[:, 0]], axis=1)]
         return [linked if self.form == "matrix" else linked[:, 0]]
@@ -136,7 +137,22 @@ def scored(scores: Scores, linked: npt.NDArray[Any], outputs: Sequence[ModelOutp
                 hint="declare what the model returns: log it with its signature, or write signature.outputs",
             )
         columns = [first[:, index] for index in range(len(outputs))]
-    return batch_of(columns, outputs, len(linked), model)
+    return batch_of([_arrow(column) for column in columns], outputs, len(linked), model)
+
+
+def _arrow(values: Any) -> Any:  # noqa: ANN401  # an array of either library
+    """Values as Arrow takes them without a look at pandas; what does not fit is left to :func:`batch_of`."""
+    if not isinstance(values, np.ndarray) or values.ndim > RANK:
+        return values
+    arrow = pa.float32() if values.dtype == np.float32 else pa.float64()
+    if values.ndim == 1:
+        return array_of(values, arrow)
+    return pa.FixedSizeListArray.from_arrays(array_of(values.reshape(-1), arrow), values.shape[1])
+
+
+def _labels_array(classes: tuple[Any, ...]) -> pa.Array:
+    kinds = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+    return array_of(classes, kinds[type(classes[0])])
 
 
 def labels(classes: Any) -> tuple[Any, ...]:  # noqa: ANN401  # an array or a list of labels
@@ -146,6 +162,6 @@ def labels(classes: Any) -> tuple[Any, ...]:  # noqa: ANN401  # an array or a li
         ModelError: labels that are neither numbers, text nor booleans.
     """
     plain = tuple(np.asarray(classes).tolist())
-    if not all(isinstance(label, int | float | str | bool) for label in plain):
+    if not all(type(label) in (int, float, str, bool) for label in plain) or len({type(one) for one in plain}) > 1:
         raise ModelError("the model's class labels are neither numbers nor text", found=plain[:3])
     return plain

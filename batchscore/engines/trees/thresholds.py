@@ -54,8 +54,8 @@ def _boundaries(forest: Forest, column: int, values: Doubles) -> Doubles:
     finite = values[np.isfinite(values)]
     parts = [finite]
     if forest.compare == "float32":
-        narrow = finite.astype(np.float32)
-        upper = np.nextafter(narrow, np.float32(np.inf)).astype(np.float64)
+        with np.errstate(over="ignore"):
+            upper = np.nextafter(finite.astype(np.float32), np.float32(np.inf)).astype(np.float64)
         # Half way to the next float32 a double changes the float32 that it is rounded to.
         parts.append(finite + (upper - finite) / 2)
         # XGBoost's thresholds are written as the value that is not below them.

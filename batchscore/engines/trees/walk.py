@@ -66,7 +66,7 @@ def _goes_left(forest: Forest, node: npt.NDArray[Any], values: npt.NDArray[Any])
     chosen = np.flatnonzero(sets >= 0)
     if len(chosen):
         left[chosen] = _in_sets(forest, sets[chosen], values[chosen], forest.default_left[node[chosen]])
-    return left
+    return np.asarray(left, np.bool_)
 
 
 def _in_sets(
