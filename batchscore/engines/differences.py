@@ -17,6 +17,10 @@ Values = np.ndarray[Any, Any]
 # accept no flip.
 TIE = 1e-6
 HALF = 0.5
+# What a float, and a sum of doubles, cannot tell apart, relative to the value: for predictions of millions an
+# absolute limit would ask for more digits than there are.
+FLOAT_ROUNDING = 2.0**-23
+DOUBLE_ROUNDING = 1e-12
 VECTOR = 2  # elements of the smallest vector of probabilities
 SUM_TOLERANCE = 1e-3
 
@@ -74,6 +78,12 @@ def differences(expected: pa.Array, found: pa.Array, *, probability: bool) -> Ro
         flips = ((one > HALF) != (two > HALF)) & (np.abs(one - HALF) > TIE) & (one >= 0) & (one <= 1)
         flips &= ~np.isnan(two)
     return Rows(absolute, relative, flips, nulls | (np.isnan(one) != np.isnan(two)))
+
+
+def rounding(arrow: pa.DataType) -> float:
+    """The relative difference that is rounding in values of this type, or in lists of it."""
+    element = arrow.value_type if _is_list(arrow) else arrow
+    return FLOAT_ROUNDING if pa.types.is_float32(element) else DOUBLE_ROUNDING
 
 
 def is_probability(name: str, known: Collection[str]) -> bool:
