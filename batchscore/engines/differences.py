@@ -117,11 +117,13 @@ def _fill(result: Rows, rows: Values, one: Values, two: Values) -> None:
     result.absolute[rows], result.relative[rows] = absolute.max(axis=1), relative.max(axis=1)
     result.missing[rows] |= (np.isnan(one) != np.isnan(two)).any(axis=1)
     clean = ~(np.isnan(one) | np.isnan(two)).any(axis=1)
-    clean &= (one.shape[1] >= VECTOR) & (np.abs(one.sum(axis=1) - 1) < SUM_TOLERANCE) & (one >= 0).all(axis=1)
+    clean &= (one.shape[1] >= VECTOR) & ((one >= 0) & (one <= 1)).all(axis=1)
+    clean &= np.abs(np.where(clean[:, None], one, 0.0).sum(axis=1) - 1) < SUM_TOLERANCE
     filled = np.where(np.isnan(two), -np.inf, two)
     line = np.arange(len(one))
     top = np.where(np.isnan(one), -np.inf, one).max(axis=1)
-    result.flips[rows] = clean & (top - one[line, filled.argmax(axis=1)] > TIE)
+    with np.errstate(invalid="ignore"):  # infinities, which are no probabilities
+        result.flips[rows] = clean & (top - one[line, filled.argmax(axis=1)] > TIE)
 
 
 def _apart(one: Values, two: Values) -> tuple[Values, Values]:

@@ -136,13 +136,14 @@ class _Maker:
         Next to a base row, because in trees of correlated inputs no row of independent values reaches some nodes.
         """
         columns = self.background(rows)
+        first = max(values.size for values in near.values())  # until here each value comes up once in every column
         for index, values in near.items():
             flat = values.reshape(-1)
             picks = np.concatenate([self.random.permutation(len(flat)) for _ in range(-(-rows // len(flat)))])[:rows]
+            some, beside = (np.arange(min(first + start, rows), rows, 3) for start in (0, 1))
+            picks[beside] = self._beside(columns[index].take(pa.array(beside)), values)
             mask = np.ones(rows, bool)
-            if len(flat) <= rows // 3:  # else each value is there about once, and none is given up
-                mask[1::3] = self.random.random(len(mask[1::3])) < 0.5  # noqa: PLR2004  # every second column
-                picks[2::3] = self._beside(columns[index].take(pa.array(np.arange(2, rows, 3))), values)
+            mask[some] = self.random.random(len(some)) < 0.5  # noqa: PLR2004  # every second column
             chosen = column(flat[picks], self.inputs[index].type)
             columns[index] = pc.if_else(pa.array(mask), chosen, columns[index])
         return self.batch(columns)

@@ -22,6 +22,7 @@ class Worst:
 
     rank: tuple[bool, bool, float]
     output: str = field(compare=False)
+    row: str = field(compare=False)
     text: str = field(compare=False)
 
 
@@ -93,9 +94,9 @@ class Tally:
             return
         inputs, expected, found = batches
         one, two = (bounded(batch.column(output)[row].as_py(), 80) for batch in (expected, found))
-        text = f"{kind} probe, {output} is {two} instead of {one}: {self.typical.describe(inputs, row)}"
-        entry = Worst(rank, output, text)
+        where = self.typical.describe(inputs, row)
+        entry = Worst(rank, output, where, f"{kind} probe, {output} is {two} instead of {one}: {where}")
         if farthest:
             self.farthest = entry
-        if among and text not in [known.text for known in self.worst]:
+        if among and where not in [known.row for known in self.worst]:  # a row may be scored in several batches
             self.worst = sorted([*self.worst, entry], reverse=True)[:MAX_WORST]
