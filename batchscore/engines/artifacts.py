@@ -252,7 +252,8 @@ def _write(path: Path, text: str) -> None:
 def writing(folder: Path) -> Iterator[None]:
     """Makes the folder above ``folder``, for the user alone, and turns failures to write into our error."""
     try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the mode is for the last folder alone
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
         yield
     except OSError as error:
         raise SetupError(

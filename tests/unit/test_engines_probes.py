@@ -64,7 +64,7 @@ def test_edges_of_doubles():
         ("integer", 2.0, [1, 2, 3, 4]),
         ("long", -1e-35, [-2, -1, 0, 1]),
         ("byte", 200.0, [124, 125, 126, 127]),
-        ("byte", -1e9, [-126, -125, -124, -123]),
+        ("byte", -1e9, [-128, -127, -126, -125]),
     ],
 )
 def test_edges_of_whole_numbers(kind, threshold, expected):
