@@ -228,6 +228,58 @@ def test_without_locks_the_rename_keeps_entries_whole(diary, cache, model, tmp_p
     assert len(diary()) == 2
 
 
+def test_another_process_was_first_by_a_moment(diary, cache, model, monkeypatch):
+    """An entry that appears just before the rename is taken, if it is whole."""
+    original = Path.rename
+
+    def late(whole):
+        def rename(self, target):
+            shutil.copytree(self, target)
+            if not whole:
+                (target / "artifact" / "weights.bin").unlink()
+            raise OSError(39, "Directory not empty")
+
+        return rename
+
+    monkeypatch.setattr(Path, "rename", late(whole=False))
+    with pytest.raises(SetupError, match="not empty"):
+        prepared(ENGINE, model, cache)
+    monkeypatch.setattr(Path, "rename", late(whole=True))
+    found = prepared(ENGINE, model, cache)
+    monkeypatch.setattr(Path, "rename", original)
+    assert prepared(ENGINE, model, cache) == found
+    assert len(diary()) == 2
+
+
+def test_an_intact_entry_is_never_replaced(diary, cache, model):
+    """Workers may be reading it."""
+    folder = entry_folder(ENGINE, model, cache)
+    seen = []
+
+    def slow(target):
+        seen.append(prepared(ENGINE, model, cache))
+        seen.append((folder / "artifact").stat().st_ino)
+        (target / "weights.bin").write_bytes(b"another")
+
+    folder.parent.mkdir(parents=True)
+    assert artifacts.settle(ENGINE, model, folder, slow) == seen[0]
+    assert (folder / "artifact").stat().st_ino == seen[1]
+
+
+def test_an_entry_gets_its_place_by_one_rename(diary, cache, model):
+    folder = entry_folder(ENGINE, model, cache)
+    folder.parent.mkdir(parents=True)
+    seen = []
+
+    def make(target):
+        assert not folder.exists()
+        seen.append(target.stat().st_ino)
+        converting.convert(model, target)
+
+    artifact = artifacts.settle(ENGINE, model, folder, make)
+    assert Path(artifact.path).stat().st_ino == seen[0]
+
+
 def test_a_process_that_died_leaves_nothing_that_counts(diary, cache, model, tmp_path):
     process = start(tmp_path, model, cache, BEHAVIOUR="die")
     assert go(process) == [""]
@@ -396,7 +448,7 @@ def test_a_registry_that_may_not_be_written_is_a_notice(diary, cache, model, sha
     from mlflow import MlflowClient
 
     def forbidden(*arguments):
-        raise PermissionError("s3://ann:secret@bucket says no " + "x" * 1_000)
+        raise RuntimeError("s3://ann:secret@bucket says no " + "x" * 1_000)
 
     monkeypatch.setattr(MlflowClient, "log_artifacts", forbidden)
     notice = sharing.publish_artifact(ENGINE, model, **shared, cache_dir=cache)

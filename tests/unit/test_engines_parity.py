@@ -165,8 +165,8 @@ def test_flips_of_a_probability():
 
 
 def test_flips_of_class_probabilities():
-    one = pa.array([[0.2, 0.5, 0.3], [0.4, 0.4 - TIE / 2, 0.2], [0.4, 0.3, 0.3], [3.0, 5.0, 9.0]])
-    two = pa.array([[0.4, 0.3, 0.3], [0.39, 0.41, 0.2], [0.39, 0.31, 0.3], [9.0, 5.0, 3.0]])
+    one = pa.array([[0.2, 0.5, 0.3], [0.4, 0.4 - TIE / 2, 0.2], [0.4, 0.3, 0.3], [0.1, 0.5, 0.9]])
+    two = pa.array([[0.4, 0.3, 0.3], [0.39, 0.41, 0.2], [0.39, 0.31, 0.3], [0.9, 0.5, 0.1]])
     rows = differences(one, two, probability=False)
     assert rows.flips.tolist() == [True, False, False, False]  # the last is no distribution
     assert rows.absolute[1] == pytest.approx(0.01 + TIE / 2, abs=1e-6)
@@ -366,6 +366,7 @@ HERE = {key: FACTS[key] for key in FACTS if key != "created_at"}
         ({"artifact_digest": ""}, "another artifact digest"),
         ({"versions": {"onnx": "1.20", "numpy": "2"}}, "other versions: onnx"),
         ({"versions": {"numpy": "2"}}, "other versions: onnx"),
+        ({"versions": {"onnx": "1.19", "numpy": "2", "more": "1"}}, "other versions: more"),
         ({"allowed_abs_diff": 1e-7}, "allow less"),
     ],
 )
@@ -388,3 +389,54 @@ def test_looser_settings_keep_an_approval_and_end_a_refusal():
 )
 def test_certificates_that_contradict_themselves(changes):
     assert valid(certificate(**changes), **HERE) is not None
+
+
+# a real conversion
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_plain_conversion_of_a_booster_is_refused():
+    """onnxmltools rounds thresholds to the nearest float: no random row shows it, the probes do."""
+    import lightgbm
+    import onnxmltools
+    import onnxruntime
+    from onnxmltools.convert.common.data_types import FloatTensorType
+
+    from batchscore.contracts import ModelInput
+    from batchscore.engines.probes import build
+
+    random = np.random.default_rng(3)
+    data = random.normal(size=(3_000, 4)).astype(np.float32)
+    label = np.floor(data * 2).sum(axis=1) % 2  # steps, so that a row on the wrong side of one gets the other label
+    params = {"objective": "binary", "num_leaves": 31, "verbose": -1, "num_threads": 1, "learning_rate": 0.8}
+    booster = lightgbm.train(params, lightgbm.Dataset(data, label), 8)
+    graph = onnxmltools.convert_lightgbm(
+        booster, initial_types=[("x", FloatTensorType([None, 4]))], zipmap=False, target_opset=15
+    )
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    inputs = tuple(ModelInput(f"f{i}", "float") for i in range(4))
+    table = booster.trees_to_dataframe().dropna(subset=["threshold"])
+    thresholds = {
+        f"f{name.removeprefix('Column_')}": part["threshold"].astype(float).to_numpy()
+        for name, part in table.groupby("split_feature")
+    }
+
+    def matrix(batch):
+        return batch.to_tensor(null_to_nan=True, row_major=True).to_numpy()
+
+    def native(batch):
+        return {"probability": booster.predict(matrix(batch)).astype(np.float32)}
+
+    def plain(batch):
+        return {"probability": session.run(None, {"x": matrix(batch)})[1][:, 1]}
+
+    sample = pa.RecordBatch.from_arrays([pa.array(data[:, i]) for i in range(4)], names=[item.name for item in inputs])
+    facts = {**FACTS, "allowed_abs_diff": 1e-5}
+    asked = build(inputs, sample, thresholds, {}, rows=10_000)
+    found = certify(Fake(native), Fake(plain), asked, **facts)
+    assert found.verdict == "refused"
+    assert found.label_flips > 0
+    assert "threshold probe, probability is" in found.reason
+    rows = [(kind, batch) for kind, batch in asked if kind == "input"]
+    assert certify(Fake(native), Fake(plain), rows, **facts).verdict == "equal"
+    assert certify(Fake(native), Fake(native), asked, **facts).verdict == "equal"
