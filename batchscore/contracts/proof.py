@@ -43,7 +43,8 @@ class Certificate:
         verdict: ``equal`` within what the settings allow, or ``refused``.
         reason: why it was refused, or ''.
         worst: the rows with the largest differences, as text, bounded.
-        allowed_abs_diff: what the settings allowed.
+        allowed_abs_diff: what the settings allowed; 0 asks for the same bits, any other value lets rounding of large
+            numbers pass, too.
         allowed_label_flips: what the settings allowed.
         created_at: ISO 8601, UTC.
         skipped: probes on which the reference itself raised, so that there is nothing to compare with.

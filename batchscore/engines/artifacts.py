@@ -162,10 +162,13 @@ def settle(engine: str, model: PinnedModel, folder: Path, make: Callable[[Path],
         digest = digest_folder(artifact)
         entry = {**_facts(engine, model), "digest": digest}
         (incoming / ENTRY).write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+        found = intact(folder, engine, model)  # where locks do not work, another process may have been first
+        if found is not None:
+            return found
         shutil.rmtree(folder, ignore_errors=True)  # damaged, or of certificates only: they were for another artifact
         incoming.rename(folder)
     except OSError:
-        found = intact(folder, engine, model)  # where locks do not work, another process may have been first
+        found = intact(folder, engine, model)  # first by a moment
         if found is None:
             raise
         return found
@@ -252,7 +255,8 @@ def _write(path: Path, text: str) -> None:
 def writing(folder: Path) -> Iterator[None]:
     """Makes the folder above ``folder``, for the user alone, and turns failures to write into our error."""
     try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the mode is for the last folder alone
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
         yield
     except OSError as error:
         raise SetupError(

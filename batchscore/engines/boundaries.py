@@ -117,9 +117,9 @@ def _neighbours(values: Values) -> Values:
 
 def _whole(thresholds: Values, kind: str) -> Values:
     info = np.iinfo(to_arrow(kind).to_pandas_dtype())
-    # The largest doubles that are whole numbers of the type, with room for the neighbours.
-    low, high = np.nextafter(float(info.min), 0.0) + 2, np.nextafter(float(info.max), 0.0) - 2
-    base = np.clip(np.floor(thresholds), np.ceil(low), np.floor(high)).astype(np.int64)
+    # With room for the neighbours; the largest double below 2**63 is 1024 less.
+    low, high = max(info.min + 1, -(2**63) + 1024), min(info.max - 2, 2**63 - 1024)
+    base = np.clip(np.floor(thresholds), float(low), float(high)).astype(np.int64)
     found: Values = (base[:, None] + np.array([-1, 0, 1, 2])).astype(info.dtype)
     return found
 

@@ -17,6 +17,10 @@ Values = np.ndarray[Any, Any]
 # accept no flip.
 TIE = 1e-6
 HALF = 0.5
+# What a float, and a sum of doubles, cannot tell apart, relative to the value: for predictions of millions an
+# absolute limit would ask for more digits than there are.
+FLOAT_ROUNDING = 2.0**-23
+DOUBLE_ROUNDING = 1e-12
 VECTOR = 2  # elements of the smallest vector of probabilities
 SUM_TOLERANCE = 1e-3
 
@@ -76,6 +80,12 @@ def differences(expected: pa.Array, found: pa.Array, *, probability: bool) -> Ro
     return Rows(absolute, relative, flips, nulls | (np.isnan(one) != np.isnan(two)))
 
 
+def rounding(arrow: pa.DataType) -> float:
+    """The relative difference that is rounding in values of this type, or in lists of it."""
+    element = arrow.value_type if _is_list(arrow) else arrow
+    return FLOAT_ROUNDING if pa.types.is_float32(element) else DOUBLE_ROUNDING
+
+
 def is_probability(name: str, known: Collection[str]) -> bool:
     """Whether an output is a probability: it is known to be one, or named like one.
 
@@ -107,11 +117,13 @@ def _fill(result: Rows, rows: Values, one: Values, two: Values) -> None:
     result.absolute[rows], result.relative[rows] = absolute.max(axis=1), relative.max(axis=1)
     result.missing[rows] |= (np.isnan(one) != np.isnan(two)).any(axis=1)
     clean = ~(np.isnan(one) | np.isnan(two)).any(axis=1)
-    clean &= (one.shape[1] >= VECTOR) & (np.abs(one.sum(axis=1) - 1) < SUM_TOLERANCE) & (one >= 0).all(axis=1)
+    clean &= (one.shape[1] >= VECTOR) & ((one >= 0) & (one <= 1)).all(axis=1)
+    clean &= np.abs(np.where(clean[:, None], one, 0.0).sum(axis=1) - 1) < SUM_TOLERANCE
     filled = np.where(np.isnan(two), -np.inf, two)
     line = np.arange(len(one))
     top = np.where(np.isnan(one), -np.inf, one).max(axis=1)
-    result.flips[rows] = clean & (top - one[line, filled.argmax(axis=1)] > TIE)
+    with np.errstate(invalid="ignore"):  # infinities, which are no probabilities
+        result.flips[rows] = clean & (top - one[line, filled.argmax(axis=1)] > TIE)
 
 
 def _apart(one: Values, two: Values) -> tuple[Values, Values]:

@@ -7,7 +7,7 @@ reference itself raises there is nothing to compare with: those rows are left ou
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -15,16 +15,16 @@ import pyarrow as pa
 
 from batchscore.contracts.proof import Certificate
 from batchscore.engines.base import Engine
-from batchscore.engines.differences import differences, is_probability, layout_reason
+from batchscore.engines.differences import layout_reason
 from batchscore.engines.rowtext import Typical
+from batchscore.engines.tally import Marks, Tally
 from batchscore.errors import ModelError, bounded
 
 BATCH_ROWS = 4_096
 # Rows a call, and calls for each batch of probes, beside the pass over all rows in BATCH_ROWS.
 SMALL_BATCHES = ((1, 8), (7, 4))
-MAX_WORST = 5
 MAX_REASON_CHARS = 1_000
-Batches: TypeAlias = tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch]  # inputs, expected, found
+Pair: TypeAlias = tuple[pa.RecordBatch, pa.RecordBatch]  # inputs, and what the reference makes of them
 # A reference that refuses single values is asked again in halves, up to this often for one batch of probes.
 MAX_HALVES = 400
 
@@ -67,25 +67,20 @@ def certify(  # noqa: PLR0913  # the facts of a certificate, spelled out
     Raises:
         ModelError: the reference raises on every probe, or there are no probes.
     """
-    tally = _Tally(allowed_abs_diff, frozenset(probabilities), Typical([batch for _, batch in probes]))
+    tally = Tally(allowed_abs_diff, frozenset(probabilities), Typical([batch for _, batch in probes]))
     counts: dict[str, int] = {}
-    skipped, error = 0, ""
+    asking = _Reference(reference)
     reason = ""
     for kind, chunk in ((kind, chunk) for kind, batch in probes for chunk in _chunks(batch, BATCH_ROWS)):
-        calls = _Calls(reference)
-        kept, expected = calls.score(chunk)
-        skipped, error = skipped + chunk.num_rows - len(kept), error or calls.error
-        if expected is None:
-            continue
-        counts[kind] = counts.get(kind, 0) + len(kept)
-        asked = chunk if len(kept) == chunk.num_rows else chunk.take(pa.array(kept))
-        reason = _compare(candidate, kind, asked, expected, tally)
+        for inputs, expected in asking.scored(chunk):
+            counts[kind] = counts.get(kind, 0) + inputs.num_rows
+            reason = reason or _compare(asking, candidate, kind, (inputs, expected), tally)
         if reason:
             break
     if not counts:
         raise ModelError(
             f"engine {engine} cannot be compared: the reference {reference_name} scores none of the probes",
-            found=error or "there are no probes",
+            found=asking.error or "there are no probes",
             hint="check that the model scores rows of this input with engine pyfunc",
         )
     reason = reason or tally.reason(allowed_label_flips, sum(counts.values()))
@@ -106,138 +101,78 @@ def certify(  # noqa: PLR0913  # the facts of a certificate, spelled out
         allowed_abs_diff=allowed_abs_diff,
         allowed_label_flips=allowed_label_flips,
         created_at=created_at,
-        skipped=skipped,
+        skipped=asking.skipped,
     )
 
 
 @dataclass
-class _Calls:
-    """Scores what can be scored of a batch.
+class _Reference:
+    """The reference, which may refuse values that probes contain.
 
     Attributes:
-        engine: the reference.
-        left: how often it may still be asked.
+        engine: the engine.
+        skipped: rows that it refused.
         error: the first error.
     """
 
     engine: Engine
-    left: int = MAX_HALVES
+    skipped: int = 0
     error: str = ""
 
-    def score(self, batch: pa.RecordBatch) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], pa.RecordBatch | None]:
-        """Positions of the rows that were scored, and their scores; None where there are none."""
-        found = list(self._halves(batch, 0))
-        if not found:
-            return np.empty(0, np.int64), None
-        kept = np.concatenate([np.arange(start, start + scored.num_rows) for start, scored in found])
-        return kept, found[0][1] if len(found) == 1 else pa.concat_batches([scored for _, scored in found])
+    def scored(self, batch: pa.RecordBatch) -> list[Pair]:
+        """What can be scored of a batch: one batch without the rows that are refused, or several where that raises.
 
-    def _halves(self, batch: pa.RecordBatch, start: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-        if self.left <= 0:
-            return
-        self.left -= 1
+        The candidate is given just these batches, because the last bits of a model may depend on the rows beside.
+        """
+        pieces = list(self._halves(batch, 0, [MAX_HALVES]))
+        self.skipped += batch.num_rows - sum(piece.num_rows for _, piece in pieces)
+        inputs = [batch.slice(start, piece.num_rows) for start, piece in pieces]
+        if len(pieces) > 1:
+            together = pa.concat_batches(inputs)
+            expected = self.few(together)
+            if expected is not None:
+                return [(together, expected)]
+        return [(part, piece) for part, (_, piece) in zip(inputs, pieces, strict=True)]
+
+    def few(self, batch: pa.RecordBatch) -> pa.RecordBatch | None:
+        """The scores of a batch, or None where it is refused."""
         try:
-            yield start, self.engine.score(batch)
+            return self.engine.score(batch)
         except Exception as error:  # noqa: BLE001  # the model is the user's code: it may raise anything
             self.error = self.error or bounded(error, MAX_REASON_CHARS)
-            middle = batch.num_rows // 2
-            if middle:
-                yield from self._halves(batch.slice(0, middle), start)
-                yield from self._halves(batch.slice(middle), start + middle)
+            return None
 
-
-@dataclass(order=True)
-class _Worst:
-    """A row with a difference; the larger ``rank``, the worse."""
-
-    rank: tuple[bool, bool, float]
-    output: str = field(compare=False)
-    text: str = field(compare=False)
-
-
-class _Marks:
-    """Which rows of one batch of probes differ, in whatever batch they were scored."""
-
-    def __init__(self, rows: int) -> None:
-        self.flips, self.missing, self.beyond = (np.zeros(rows, bool) for _ in range(3))
-
-
-@dataclass
-class _Tally:
-    """Differences over all probes."""
-
-    allowed: float
-    probabilities: frozenset[str]
-    typical: Typical
-    absolute: float = 0.0
-    relative: float = 0.0
-    flips: int = 0
-    missing: int = 0
-    beyond: int = 0
-    worst: list[_Worst] = field(default_factory=list)
-    farthest: _Worst | None = None
-
-    def compare(self, marks: _Marks, start: int, kind: str, batches: Batches) -> None:
-        """Takes in scored rows, which begin at ``start`` of the probes that ``marks`` is about."""
-        _, expected, found = batches
-        rows = slice(start, start + expected.num_rows)
-        for name, one, two in zip(expected.schema.names, expected.columns, found.columns, strict=True):
-            apart = differences(one, two, probability=is_probability(name, self.probabilities))
-            self.absolute = max(self.absolute, float(apart.absolute.max(initial=0.0)))
-            self.relative = max(self.relative, float(apart.relative.max(initial=0.0)))
-            marks.flips[rows] |= apart.flips
-            marks.missing[rows] |= apart.missing
-            marks.beyond[rows] |= apart.absolute > self.allowed
-            order = np.lexsort((-apart.absolute, ~apart.flips, ~apart.missing))[:MAX_WORST]
-            for row in (*order, int(apart.absolute.argmax())):
-                rank = (bool(apart.missing[row]), bool(apart.flips[row]), float(apart.absolute[row]))
-                self._keep(rank, name, kind, int(row), batches)
-
-    def close(self, marks: _Marks) -> None:
-        """Counts the rows of one batch of probes."""
-        self.flips += int(marks.flips.sum())
-        self.missing += int(marks.missing.sum())
-        self.beyond += int(marks.beyond.sum())
-
-    def reason(self, allowed_flips: int, rows: int) -> str:
-        """Why the candidate is refused, or ''."""
-        row = self.worst[0] if self.worst else None
-        if self.missing:
-            problem = f"has NaN or null where the reference has not, or the other way round, in {self.missing}"
-        elif self.flips > allowed_flips:
-            problem = f"gives another label than the reference (allowed in {allowed_flips} rows) in {self.flips}"
-        elif self.absolute > self.allowed:
-            row = self.farthest
-            problem = f"differs by up to {self.absolute:.3g} (allowed {self.allowed:.3g}) in {self.beyond}"
-        else:
-            return ""
-        return f"output {row.output} {problem} of {rows} rows; {row.text}" if row else problem
-
-    def _keep(self, rank: tuple[bool, bool, float], output: str, kind: str, row: int, batches: Batches) -> None:
-        among = any(rank) and (len(self.worst) < MAX_WORST or rank > self.worst[-1].rank)
-        farthest = rank[2] > (self.farthest.rank[2] if self.farthest else 0.0)
-        if not (among or farthest):
+    def _halves(self, batch: pa.RecordBatch, start: int, left: list[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Start and scores of the parts that are not refused; ``left`` counts down how often to ask."""
+        if left[0] <= 0:
             return
-        inputs, expected, found = batches
-        one, two = (bounded(batch.column(output)[row].as_py(), 80) for batch in (expected, found))
-        text = f"{kind} probe, {output} is {two} instead of {one}: {self.typical.describe(inputs, row)}"
-        entry = _Worst(rank, output, text)
-        if farthest:
-            self.farthest = entry
-        if among and text not in [known.text for known in self.worst]:
-            self.worst = sorted([*self.worst, entry], reverse=True)[:MAX_WORST]
+        left[0] -= 1
+        expected = self.few(batch)
+        middle = batch.num_rows // 2
+        if expected is not None:
+            yield start, expected
+        elif middle:
+            yield from self._halves(batch.slice(0, middle), start, left)
+            yield from self._halves(batch.slice(middle), start + middle, left)
 
 
-def _compare(candidate: Engine, kind: str, inputs: pa.RecordBatch, expected: pa.RecordBatch, tally: _Tally) -> str:
-    """Asks the candidate for rows that the reference has scored; the reason where it gives nothing to compare."""
-    marks = _Marks(inputs.num_rows)
-    reason = _asked(candidate, kind, (inputs, expected), 0, tally, marks)
+def _compare(reference: _Reference, candidate: Engine, kind: str, pair: Pair, tally: Tally) -> str:
+    """Asks the candidate for rows that the reference has scored; the reason where it gives nothing to compare.
+
+    In small batches the reference is asked again: where its own last bits depend on the size, that is not held
+    against the candidate.
+    """
+    inputs, _ = pair
+    marks = Marks(inputs.num_rows)
+    reason = _asked(candidate, kind, pair, 0, tally, marks)
     for size, calls in SMALL_BATCHES:
         if inputs.num_rows <= size:
             break
-        for start in np.linspace(0, inputs.num_rows - size, calls).astype(int):
-            few = (inputs.slice(start, size), expected.slice(start, size))
-            reason = reason or _asked(candidate, f"{kind} (in a batch of {size})", few, int(start), tally, marks)
+        for start in np.unique(np.linspace(0, inputs.num_rows - size, calls).astype(int)):
+            few = inputs.slice(start, size)
+            expected = None if reason else reference.few(few)
+            if expected is not None:
+                reason = _asked(candidate, f"{kind} (in a batch of {size})", (few, expected), int(start), tally, marks)
     tally.close(marks)
     return reason
 
@@ -245,12 +180,12 @@ def _compare(candidate: Engine, kind: str, inputs: pa.RecordBatch, expected: pa.
 def _asked(
     candidate: Engine,
     kind: str,
-    batches: tuple[pa.RecordBatch, pa.RecordBatch],
+    pair: Pair,
     start: int,
-    tally: _Tally,
-    marks: _Marks,
+    tally: Tally,
+    marks: Marks,
 ) -> str:
-    inputs, expected = batches
+    inputs, expected = pair
     try:
         found = candidate.score(inputs)
     except Exception as error:  # noqa: BLE001  # a library may raise anything; that is a reason, not a failure

@@ -37,7 +37,7 @@ class Typical:
         ranks = np.array([self._unusual(index, column[row].as_py()) for index, column in enumerate(batch.columns)])
         order = np.argsort(-ranks, kind="stable")
         shown = [
-            f"{batch.schema.names[index]}={_value(batch.column(int(index)), row)}" for index in order[:MAX_COLUMNS]
+            f"{batch.schema.names[index]}={_value(batch.column(index), row)}" for index in order[:MAX_COLUMNS].tolist()
         ]
         left = len(order) - len(shown)
         return "row " + ", ".join(shown) + (f" and {left} more" if left > 0 else "")

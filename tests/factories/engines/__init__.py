@@ -1,0 +1,1 @@
+"""Engines for tests, importable by the processes that tests start."""
