@@ -27,7 +27,8 @@ TYPES = (*FLOATS, *INTEGERS, "boolean", "string")
 def refusal(model: PinnedModel) -> str | None:
     """Why the model cannot be converted, or None as far as its description tells."""
     if plain_flavor(model.flavors) is None:
-        return f"the model has no ONNX graph; converted are flavors {listed(PLAIN_FLAVORS)}, it has {listed(model.flavors)}"
+        found, known = listed(model.flavors), listed(PLAIN_FLAVORS)
+        return f"the model has no ONNX graph; converted are flavors {known}, it has {found}"
     if model.params:
         return "the model takes inference parameters, which a graph has not"
     for item in model.inputs:
@@ -51,7 +52,9 @@ def convert(model: PinnedModel, folder: Path) -> None:
         raise SetupError(f"{listed(missing)} not installed", hint=INSTALL)
     reason = refusal(model)
     if reason is not None:
-        raise ModelError(f"model {model.name} cannot be converted to ONNX", found=reason, hint="engine pyfunc serves it")
+        raise ModelError(
+            f"model {model.name} cannot be converted to ONNX", found=reason, hint="engine pyfunc serves it"
+        )
     from batchscore.engines.onnx_convert.whole import convert_model  # noqa: PLC0415  # pandas, 0.5 s
 
     convert_model(model, folder)
