@@ -1,6 +1,6 @@
 """ONNX Runtime, without MLflow and without pandas: on an ONNX-flavored model, or on a graph made of another model.
 
-What :func:`convert` makes is read by ``onnx_artifact.py``. The rest here serves ONNX-flavored models: values reach
+What :func:`convert` makes is served by ``onnx_converted.py``. The rest here serves ONNX-flavored models: values reach
 the graph as MLflow's own ONNX wrapper gives them: a column of doubles that the graph takes as float is rounded to
 float, because that is the model's own precision.
 """
@@ -18,8 +18,9 @@ from batchscore.arrow.types import to_arrow
 from batchscore.contracts import ModelFiles, ModelInput, ModelOutput, PinnedModel
 from batchscore.engines.arrays import MATRIX, batch_of, empty_batch
 from batchscore.engines.base import Engine
-from batchscore.engines.onnx_artifact import is_artifact, load_converted
-from batchscore.engines.onnx_tensors import DTYPES, column, open_session, stacked
+from batchscore.engines.onnx_artifact import is_artifact
+from batchscore.engines.onnx_converted import load_converted
+from batchscore.engines.onnx_tensors import DTYPES, arrow_of, column, open_session, stacked
 from batchscore.errors import ModelError, listed
 from batchscore.models.mlmodel import read_mlmodel, referenced_file
 from batchscore.schema import element_of
@@ -73,7 +74,7 @@ class OnnxEngine:
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise ModelError(f"model {self._label} raised while it scored", found=error) from error
         columns = [
-            _flat(values, is_list=element_of(output.type) is not None)
+            arrow_of(_flat(values, is_list=element_of(output.type) is not None))
             for values, output in zip(results, self._files.outputs, strict=True)
         ]
         return batch_of(columns, self._files.outputs, inputs.num_rows, self._label)
@@ -120,7 +121,7 @@ def supports(model: PinnedModel) -> str | None:
 
 
 def convert(model: PinnedModel, folder: Path) -> None:
-    """Writes ``model.onnx`` and the description of its inputs and output; see :class:`batchscore.engines.base.Converter`.
+    """Writes ``model.onnx`` and a description of what feeds it; see :class:`batchscore.engines.base.Converter`.
 
     Raises:
         ModelError: a step of the model, a type or a flavor is in the way, or it is an ONNX graph already.

@@ -81,9 +81,10 @@ import pyarrow as pa
 from batchscore.contracts import ModelFiles, ModelInput, ModelOutput
 from batchscore.engines.cache import loaded
 files = {files_of(model)!r}
-batch = pa.RecordBatch.from_arrays([pa.array([1.0], pa.float32())] * 5, names=[item.name for item in files.inputs])
+one = pa.Array.from_buffers(pa.float32(), 1, [None, pa.py_buffer(bytes(4))])  # pa.array imports pandas
+batch = pa.RecordBatch.from_arrays([one] * 5, names=[item.name for item in files.inputs])
 assert loaded("onnx", files, 1).score(batch).num_rows == 1
-print([name for name in ("mlflow", "lightgbm", "sklearn", "onnx") if name in sys.modules])
+print([name for name in ("mlflow", "lightgbm", "sklearn", "onnx", "pandas") if name in sys.modules])
 """
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -27,7 +27,8 @@ TYPES = (*FLOATS, *INTEGERS, "boolean", "string")
 def refusal(model: PinnedModel) -> str | None:
     """Why the model cannot be converted, or None as far as its description tells."""
     if plain_flavor(model.flavors) is None:
-        return f"the model has no ONNX graph; converted are flavors {listed(PLAIN_FLAVORS)}, it has {listed(model.flavors)}"
+        found, known = listed(model.flavors), listed(PLAIN_FLAVORS)
+        return f"the model has no ONNX graph; converted are flavors {known}, it has {found}"
     if model.params:
         return "the model takes inference parameters, which a graph has not"
     for item in model.inputs:

@@ -68,7 +68,7 @@ class Graph:
         self._constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 
-    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: object) -> str:
+    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:  # noqa: ANN401  # as onnx has them
         """Adds an operator with one output and returns that output's name."""
         from onnx import helper  # noqa: PLC0415  # as above
 

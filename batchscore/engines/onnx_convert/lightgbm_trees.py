@@ -6,6 +6,7 @@ here, where it costs nothing: one within that band moves to the end of it, so th
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -153,7 +154,7 @@ def _category_sets(section: Mapping[str, str]) -> list[list[int]]:
     bounds = _numbers(section, "cat_boundaries")
     words = _numbers(section, "cat_threshold", np.uint32)
     sets = []
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in itertools.pairwise(bounds):
         bits = np.unpackbits(words[start:stop].astype("<u4").view(np.uint8), bitorder="little")
         sets.append(np.flatnonzero(bits).tolist())
     return sets

@@ -8,7 +8,7 @@ a table, and the graph looks rows up in it. So every option of an encoder means 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,10 +73,10 @@ class _Chain:
 
 def append_lookup(
     graph: Graph,
-    feed: Any,
+    feed: Callable[[tuple[Vocabulary, ...]], Matrix],
     steps: Sequence[Any],
     items: Sequence[ModelInput],
-    missing_text: float | None,  # noqa: ANN401
+    missing_text: float | None,
 ) -> Matrix:
     """Adds a chain of imputers and encoders.
 

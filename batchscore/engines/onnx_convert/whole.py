@@ -45,12 +45,10 @@ def convert_model(model: PinnedModel, folder: Path) -> None:
     classes = _classes(last) if unwrapped.method == "predict" else None
     if classes is None:
         output = graph.op("Cast", output, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-    description = Description(
-        features.feeds, guards_of(unwrapped, model.inputs, features.feeds), output, classes, dtype
-    )
+    guards = guards_of(unwrapped, model.inputs, features.feeds)
     proto = graph.model(output, np.dtype(np.int64 if classes else dtype), 1 if classes else 2)
     (folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
-    write_description(description, folder)
+    write_description(Description(features.feeds, guards, output, classes, dtype), folder)
 
 
 def _steps(estimator: Any) -> list[Any]:  # noqa: ANN401  # any model
