@@ -123,10 +123,12 @@ def _settled(
     model: PinnedModel, document: Document, asked: ResultType | None, *, redeclared: bool
 ) -> tuple[PinnedModel, Conversion]:
     """The model with the outputs to use, and what becomes of them."""
-    stated = signature_part(document, "outputs") if read_outputs(document) and not redeclared else None
-    if asked is not None and stated is None and not redeclared:
+    stated = () if redeclared else read_outputs(document)
+    # A tensor of rank 3 has no type in a table, but the asked type may say what its arrays are.
+    unknown = not stated or (len(stated) == 1 and stated[0].type.startswith("unsupported"))
+    if asked is not None and unknown and not redeclared:
         model = replace(model, outputs=declared(asked))
-    tensor = stated is not None and len(stated) == 1 and stated[0].get("type") == "tensor"
+    tensor = len(stated) == 1 and signature_part(document, "outputs")[0].get("type") == "tensor"
     return model, conversion(model.outputs, inferred(model.outputs, tensor=tensor) if asked is None else asked)
 
 
