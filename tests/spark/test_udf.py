@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import functools
 import importlib.metadata
 import json
@@ -45,24 +44,18 @@ def registry(tmp_path_factory):
 @pytest.fixture(scope="module")
 def wide(spark):
     """Columns for every kind of model, some with nulls."""
-    mixed = factories.mixed_frame().head(ROWS)
-    numbers = factories.numeric_frame().head(ROWS)
-    frame = pd.DataFrame(
+    mixed, numbers = factories.mixed_frame().head(ROWS), factories.numeric_frame().head(ROWS)
+    table = pa.table(
         {
-            **{name: mixed[name].astype(object).where(mixed[name].notna(), None) for name in mixed},
-            **{name: numbers[name].astype(float) for name in numbers},
+            **{name: pa.array(mixed[name], from_pandas=True) for name in mixed},
+            **{name: pa.array(numbers[name], pa.float64()) for name in numbers},
             "x": np.arange(ROWS) / 8,
-            "when": [dt.datetime(2026, 11, 1, 12, 0, 0, number, dt.UTC) for number in range(ROWS)],
-            "X": numbers.to_numpy().tolist(),
-            "features": numbers.to_numpy().tolist(),
+            "when": pa.array(range(ROWS), pa.timestamp("us", "UTC")),
+            "matrix": pa.array(numbers.to_numpy().tolist(), pa.list_(pa.float32())),
+            "features": numbers.to_numpy().astype(float).tolist(),
         }
     )
-    schema = (
-        "amount double, hour long, country string, channel string, f0 double, f1 double, f2 double, f3 double, "
-        "f4 double, x double, when timestamp, X array<float>, features array<double>"
-    )
-    rows = [tuple(row) for row in frame.itertuples(index=False)]
-    return spark.createDataFrame(rows, schema).repartition(3).cache()
+    return spark.createDataFrame(table).coalesce(1).cache()
 
 
 def custom(predict: Callable[..., Any], outputs: Schema | None, inputs: Schema | None = None):
@@ -111,6 +104,16 @@ SEVERAL = Schema(
         ColSpec("integer", "small"), ColSpec("float", "ratio"), ColSpec(Array("double"), "parts"),
     ]
 )  # fmt: skip
+
+
+def largest():
+    """A model of one unnamed matrix, exact whatever the matrix' layout in memory."""
+
+    def predict(data, _):
+        return data.max(axis=1)
+
+    matrix, vector = (TensorSpec(np.dtype("float64"), shape) for shape in ((-1, 5), (-1,)))
+    return custom(predict, Schema([vector]), Schema([matrix]))
 
 
 def nested(data, _):
@@ -194,13 +197,15 @@ KINDS = {
         equal=(None, "double", "float", "array<double>", "string"),
         refused=("int", "boolean"),
     ),
-    "tensor_of_columns": Kind(named(factories.register_unnamed_tensor), struct(*FEATURES), equal=(None, "double")),
+    "tensor_of_columns": Kind(largest(), struct(*FEATURES), equal=(None, "double", "array<double>")),
     "onnx": Kind(
-        named(factories.register_onnx), columns(*(f"{name}" for name in FEATURES)), equal=("double", "float", "string")
+        named(factories.register_onnx),
+        lambda: [sf.col(name).cast("float") for name in FEATURES],
+        equal=("double", "float", "string"),
     ),
     "onnx_tensor": Kind(
         named(factories.register_onnx_tensor),
-        columns("X"),
+        columns("matrix"),
         equal=("label long, probabilities array<float>", "probabilities array<double>", "label int"),
         refused=("long", "array<float>", "probabilities float"),
         ours=(None,),
@@ -219,7 +224,12 @@ KINDS = {
     "no_outputs": Kind(
         custom(lambda data, _: data["x"] * 2, None),
         X,
-        equal=(None, "double", "float", "array<double>"),
+        equal=(None, "double", "float"),
+    ),
+    "no_outputs_matrix": Kind(
+        custom(lambda data, _: np.array([[x, x + 1] for x in data["x"]]), None),
+        X,
+        equal=("array<double>", "array<float>"),
     ),
     "no_outputs_struct": Kind(custom(several, None), X, equal=("score double, name string, flag boolean, id long, "
         "small int, ratio float, parts array<double>",)),
@@ -275,7 +285,7 @@ def test_what_mlflow_fails_at(spark, wide, registry, name, asked):
     assert (
         wide.select(batchscore.spark_udf(spark, folder, asked)(*kind.call()).alias("s")).where("s is null").count() == 0
     )
-    with pytest.raises(Exception, match="Exception"):
+    with pytest.raises(Exception, match="exception was thrown"):
         wide.select(mlflow.pyfunc.spark_udf(spark, folder, asked, env_manager="local")(*kind.call())).collect()
 
 
