@@ -64,7 +64,9 @@ class OutputColumn:
 class ModelFiles:
     """What a worker needs to load a model and to be sure that it is the right one.
 
-    ``environment`` is ``local``, or ``uv``: the model runs in a process with its own requirements.
+    ``environment`` is ``local``, or ``uv``: the model runs in a process with its own requirements. ``config`` is JSON
+    that overrides the configuration which the model was logged with, or ''. ``variables`` are environment variables
+    that the caller sets while the model is loaded and scores.
     """
 
     path: str
@@ -76,6 +78,8 @@ class ModelFiles:
     outputs: tuple[ModelOutput, ...]
     params: tuple[ModelParam, ...]
     environment: str = "local"
+    config: str = ""
+    variables: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, model: PinnedModel, environment: str = "local") -> ModelFiles:

@@ -78,13 +78,14 @@ def _arrow(values: Any, *, is_list: bool, is_text: bool) -> pa.Array:  # noqa: A
     if isinstance(values, pa.Array):
         return values
     if isinstance(values, list):
-        if not (is_list and _is_regular(values)):
+        matrix = _matrix(values) if is_list else None
+        if matrix is None:
             return pa.array(values, from_pandas=is_text)
-        values = np.asarray(values)
+        values = matrix
     if not isinstance(values, np.ndarray):
         raise TypeError(f"{type(values).__name__} is neither an array nor a list")
-    if values.ndim == MATRIX and is_list:
-        return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1])
+    if values.ndim >= MATRIX and is_list:
+        return _nested(values)
     if values.ndim == MATRIX and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
@@ -92,9 +93,22 @@ def _arrow(values: Any, *, is_list: bool, is_text: bool) -> pa.Array:  # noqa: A
     return pa.array(values.astype(object) if values.dtype.kind == "U" else values, from_pandas=is_text)
 
 
-def _is_regular(values: list[Any]) -> bool:
+def _nested(values: np.ndarray[Any, Any]) -> pa.Array:
+    nested = pa.array(np.ascontiguousarray(values).reshape(-1))
+    for width in reversed(values.shape[1:]):
+        nested = pa.FixedSizeListArray.from_arrays(nested, width)
+    return nested
+
+
+def _matrix(values: list[Any]) -> np.ndarray[Any, Any] | None:
+    """Rows of one shape as an array; None where they differ, or are no lists."""
     lengths = {len(row) if isinstance(row, list | tuple | np.ndarray) else -1 for row in values}
-    return len(lengths) == 1 and -1 not in lengths
+    if len(lengths) != 1 or -1 in lengths:
+        return None
+    try:
+        return np.asarray(values)
+    except ValueError:  # lists in the rows differ in length
+        return None
 
 
 def _same_kind(found: pa.DataType, wanted: pa.DataType) -> bool:

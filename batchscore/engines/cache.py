@@ -30,7 +30,8 @@ def loaded(name: str, files: ModelFiles, threads: int) -> Engine:
         ModelError: the files are not those that were resolved, or the model cannot be loaded.
         SettingsError: there is no engine of this name.
     """
-    key = (name, files.digest, threads, repr((files.inputs, files.outputs, files.params, files.environment)))
+    declared = (files.inputs, files.outputs, files.params)
+    key = (name, files.digest, threads, repr((*declared, files.environment, files.config, files.variables)))
     engine = _LOADED.get(key)
     if engine is not None:
         return engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -87,8 +88,9 @@ def load(files: ModelFiles, threads: int) -> PyfuncEngine:
     """
     import mlflow.pyfunc  # noqa: PLC0415  # 4 s to import
 
+    config = json.loads(files.config) if files.config else None
     with quiet():
-        model = mlflow.pyfunc.load_model(files.path, suppress_warnings=True)
+        model = mlflow.pyfunc.load_model(files.path, suppress_warnings=True, model_config=config)
     return PyfuncEngine(model, files, threads)
 
 

@@ -44,6 +44,7 @@ def pin(  # noqa: PLR0913  # the settings' model section, spelled out
     params: Mapping[str, object] | None = None,
     version: str | None = None,
     cache_dir: Path | None = None,
+    open_inputs: bool = False,
 ) -> PinnedModel:
     """Resolves a model reference, once, to exact files.
 
@@ -58,6 +59,7 @@ def pin(  # noqa: PLR0913  # the settings' model section, spelled out
         params: inference parameters that differ from the signature's defaults.
         version: version, stage or ``@alias`` where ``reference`` is a bare name.
         cache_dir: where the files go; ``$XDG_CACHE_HOME/batchscore/models`` by default.
+        open_inputs: leave inputs that nobody names as they are: unnamed, or none at all. An error otherwise.
 
     Raises:
         ModelError: the model is unknown or damaged.
@@ -89,7 +91,7 @@ def pin(  # noqa: PLR0913  # the settings' model section, spelled out
         path=str(path),
         size_bytes=sum(file.stat().st_size for _, file in model_files(path)),
         flavors=flavors_of(document),
-        inputs=resolve_inputs(document, signature),
+        inputs=resolve_inputs(document, signature, may_be_open=open_inputs),
         outputs=resolve_outputs(document, signature),
         params=resolve_params(document, params),
         run_id=location.run_id or str(document.get("run_id") or ""),

@@ -90,12 +90,15 @@ def read_outputs(document: Document) -> tuple[ModelOutput, ...]:
     )
 
 
-def resolve_inputs(document: Document, settings: Mapping[str, Any] | None) -> tuple[ModelInput, ...]:
+def resolve_inputs(
+    document: Document, settings: Mapping[str, Any] | None, *, may_be_open: bool = False
+) -> tuple[ModelInput, ...]:
     """The inputs to use: the model's own, with what it leaves open taken from the settings.
 
     Args:
         document: the MLmodel file.
         settings: ``{inputs: [{name, type, required?, shape?}], outputs: [...]}`` or None.
+        may_be_open: give the model's own inputs, unnamed or none, where neither names them.
 
     Raises:
         SchemaMismatchError: neither the model nor the settings name the inputs, or both do and differ.
@@ -103,6 +106,8 @@ def resolve_inputs(document: Document, settings: Mapping[str, Any] | None) -> tu
     """
     stated = read_inputs(document)
     given = _given(settings, "inputs")
+    if may_be_open and not given:
+        return stated
     if not stated:
         if not given:
             raise _nothing_declared("the model has no signature, so its input columns are unknown")

@@ -1,13 +1,22 @@
 """The compiled walker scores as MLflow's pyfunc does, bit for bit, at every boundary, for every kind of tree model."""
 
+import dataclasses
+import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
+from batchscore.contracts import ModelParam
 from batchscore.engines import compiled
 from batchscore.engines.cache import loaded
 from batchscore.engines.trees import artifact, library
+from batchscore.errors import ModelError, SetupError
 from tests.factories import models as factory
 from tests.factories.artifacts import converted, outputs_of
 from tests.factories.boundaries import boundary_rows
