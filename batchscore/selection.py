@@ -247,6 +247,20 @@ def select(asked: str, prover: Prover, *, environment: str, rows: int, cores: in
     return _chosen(fastest(candidates(prover), rows, cores), prover)
 
 
+def known(asked: str, prover: Prover, *, environment: str) -> Selection:
+    """The engine for work whose rows are not at hand: for ``auto`` the fastest that an earlier run has proved.
+
+    Raises:
+        ModelError: as :func:`select`.
+    """
+    if asked != engines.AUTO or environment != "local":
+        return select(asked, prover, environment=environment, rows=-1, cores=1)
+    stored = [candidate for name in engines.ENGINES if (candidate := prover.stored(name)).state == "equal"]
+    if stored:
+        return _chosen(fastest(stored, -1, 1), prover)
+    return Selection(engines.choose(engines.AUTO, prover.model), ModelFiles.of(prover.model))
+
+
 def foreseen(asked: str, prover: Prover, *, environment: str, rows: int, cores: int, beside: bool = False) -> str:
     """The engine that :func:`select` would name, as far as the cache tells; ``auto`` where it would have to measure."""
     if beside:

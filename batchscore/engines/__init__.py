@@ -23,8 +23,10 @@ __all__ = [
 ]
 
 AUTO = "auto"
-REFERENCE = "pyfunc"
 NATIVE = "native"
+REFERENCE = "pyfunc"
+# Those that serve models of their flavor without a conversion; the registered model's own way last.
+OWN_ENGINES = ("onnx", REFERENCE)
 PROBABILITY = "probability"  # an output that the registered model itself does not give beside its labels
 
 # Name -> module; of equally fast ones `auto` takes the first, the registered model's own way last.
@@ -35,6 +37,11 @@ ENGINES: dict[str, str] = {
     "native": "batchscore.engines.native",
     "pyfunc": "batchscore.engines.pyfunc",
 }
+
+
+def _converts(name: str, model: PinnedModel) -> bool:
+    says = getattr(engine_module(name), "needs_artifact", None)
+    return says is not None and bool(says(model))
 
 
 def engine_module(name: str) -> EngineModule:
@@ -74,13 +81,15 @@ def supports(engine: str, model: PinnedModel) -> str | None:
 
 
 def choose(asked: str, model: PinnedModel) -> str:
-    """The engine to use: the one asked for, or for ``auto`` the first that can serve the model.
+    """The engine to use: the one asked for, or for ``auto`` the one that loads the model's own files as they are.
+
+    Faster engines want a proof first: see :mod:`batchscore.selection`.
 
     Raises:
         SettingsError: there is no engine of this name.
         ModelError: the engine cannot serve the model.
     """
-    candidates = tuple(ENGINES) if asked == AUTO else (asked,)
+    candidates = tuple(name for name in OWN_ENGINES if not _converts(name, model)) if asked == AUTO else (asked,)
     reasons = {}
     for name in candidates:
         reason = supports(name, model)

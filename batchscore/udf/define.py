@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from batchscore import engines, models
+from batchscore.config.settings import ParitySettings
 from batchscore.contracts import ModelFiles, ModelInput, PinnedModel
 from batchscore.errors import SettingsError
 from batchscore.models.mlmodel import Document, read_mlmodel
 from batchscore.models.signature import read_outputs, signature_part
 from batchscore.runners.shipping import ship_model, ship_package
+from batchscore.selection import Allowed, Prover, Selection, known
 from batchscore.session import is_local
 from batchscore.udf.arguments import LOCAL, config_of, environment_of, variables_of
 from batchscore.udf.inputs import are_named, by_position, column_names
@@ -26,9 +29,6 @@ if TYPE_CHECKING:
     from pyspark.sql.types import DataType
 
     from batchscore.udf.results import ResultType
-
-# What takes a model as it is, whatever its inputs turn out to be.
-REFERENCE = "pyfunc"
 
 
 def spark_udf(  # noqa: PLR0913, PLR0917  # the first eight are those of mlflow.pyfunc.spark_udf, in its order
@@ -74,7 +74,8 @@ def spark_udf(  # noqa: PLR0913, PLR0917  # the first eight are those of mlflow.
         extra_env: environment variables to set while the model is loaded and scores.
         prebuilt_env_uri: not supported.
         model_config: overrides of the configuration that the model was logged with, or the path of a YAML file.
-        engine: ``auto``, or the name of an engine.
+        engine: the name of an engine; or ``auto``: the fastest that a run or ``batchscore engines`` has proved for this
+            model, the registered model itself where none was.
         tracking_uri: MLflow tracking URI of the registry; the one that MLflow uses otherwise.
         signature: ``{"inputs": […], "outputs": […]}`` of a model without one, as in the settings file. Without it the
             inputs of such a model are the UDF's columns, called 0, 1, … or as the fields of a struct.
@@ -109,10 +110,11 @@ def spark_udf(  # noqa: PLR0913, PLR0917  # the first eight are those of mlflow.
     document = read_mlmodel(Path(found.path))
     config = config_of(model_config, document)
     model, result = _settled(found, document, asked, redeclared=bool((signature or {}).get("outputs")))
-    files = replace(ModelFiles.of(model, manager), config=config, variables=variables)
+    selected = _selected(engine, model, manager, by_reference=bool(config) or not model.inputs)
+    files = replace(selected.files, config=config, variables=variables)
     scorer = ColumnScorer(
         files=files,
-        engine=_engine(engine, model, by_reference=bool(config) or not model.inputs),
+        engine=selected.engine,
         archive=_prepared(spark, files),
         result=result,
     )
@@ -132,17 +134,24 @@ def _settled(
     return model, conversion(model.outputs, inferred(model.outputs, tensor=tensor) if asked is None else asked)
 
 
-def _engine(asked: str, model: PinnedModel, *, by_reference: bool) -> str:
-    if not by_reference:
-        return engines.choose(asked, model)
-    if asked not in (engines.AUTO, REFERENCE):
-        engines.engine_module(asked)  # is there one of this name at all?
-        raise SettingsError(
-            f"engine {asked} needs the model's signature and takes no model_config",
-            allowed=(engines.AUTO, REFERENCE),
-            hint=None if model.inputs else "name the inputs: signature={...}",
-        )
-    return engines.choose(REFERENCE, model)
+def _selected(asked: str, model: PinnedModel, manager: str, *, by_reference: bool) -> Selection:
+    if by_reference:
+        if asked not in (engines.AUTO, engines.REFERENCE):
+            engines.engine_module(asked)  # is there one of this name at all?
+            raise SettingsError(
+                f"engine {asked} needs the model's signature and takes no model_config",
+                allowed=(engines.AUTO, engines.REFERENCE),
+                hint=None if model.inputs else "name the inputs: signature={...}",
+            )
+        return Selection(engines.choose(engines.REFERENCE, model), ModelFiles.of(model, manager))
+    allowed = ParitySettings()
+    prover = Prover(
+        model,
+        Allowed(allowed.max_abs_diff, allowed.label_flips),
+        sample=lambda: None,
+        created_at=dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
+    )
+    return known(asked, prover, environment=manager)
 
 
 def _refuse_connect(spark: SparkSession) -> None:
