@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -115,9 +114,8 @@ def _takes_floats(found: Unwrapped, files: ModelFiles) -> bool:
         return False
     booster = estimator.get_booster() if hasattr(estimator, "get_booster") else estimator
     names = [item.name for item in files.inputs]
-    missing = getattr(estimator, "missing", math.nan)
     learner = json.loads(booster.save_config())["learner"]["gradient_booster"]["name"]
-    return booster.feature_names == names and math.isnan(missing) and learner != "gblinear"
+    return booster.feature_names == names and learner != "gblinear"
 
 
 def _on_floats(found: Unwrapped, files: ModelFiles, kind: str) -> Call:

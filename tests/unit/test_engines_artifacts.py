@@ -257,7 +257,7 @@ def test_an_intact_entry_is_never_replaced(diary, cache, model):
     seen = []
 
     def slow(target):
-        seen.append(prepared(ENGINE, model, cache))
+        seen.append(artifacts.settle(ENGINE, model, folder, lambda inner: converting.convert(model, inner)))
         seen.append((folder / "artifact").stat().st_ino)
         (target / "weights.bin").write_bytes(b"another")
 

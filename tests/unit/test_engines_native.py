@@ -56,7 +56,7 @@ def fitted(kind, frame, label):  # noqa: PLR0911  # one return a kind
     if kind == "xgboost_classifier":
         return "xgboost", xgboost.XGBClassifier(max_depth=4, **small).fit(frame, label)
     if kind == "xgboost_missing":
-        return "xgboost", xgboost.XGBClassifier(max_depth=4, missing=0.0, **small).fit(frame, label)
+        return "xgboost", xgboost.XGBClassifier(max_depth=4, missing=0.1, **small).fit(frame, label)
     if kind == "sklearn_forest":
         from sklearn.ensemble import RandomForestClassifier
 
