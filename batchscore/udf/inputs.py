@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -69,6 +70,28 @@ def arrived(columns: Sequence[pa.Array], inputs: Sequence[ModelInput]) -> tuple[
         inputs = _named(inputs, names, arrays)
     batch = pa.RecordBatch.from_arrays(arrays, names=names)
     return batch, tuple(_fed_by_array(item, batch) for item in inputs)
+
+
+def as_flat(inputs: Sequence[ModelInput], batch: pa.RecordBatch) -> tuple[ModelInput, ...]:
+    """The inputs as they are bound to columns: a tensor of rank 3 and more takes flat arrays, in C order.
+
+    A table's column has one dimension beside the rows (MLflow takes no other), and an engine gives the values the
+    tensor's shape. A tensor of shape (-1, 1) takes a scalar column, too.
+    """
+    return tuple(_as_flat(item, batch) for item in inputs)
+
+
+def _as_flat(item: ModelInput, batch: pa.RecordBatch) -> ModelInput:
+    shape = item.shape
+    if shape is None or item.columns or item.name not in batch.schema.names:
+        return item
+    kind = batch.schema.field(item.name).type
+    if not pa.types.is_list(kind):
+        return replace(item, columns=(item.name,)) if shape == (-1, 1) else item
+    if len(shape) <= MATRIX or pa.types.is_list(kind.value_type):
+        return item
+    width = -1 if -1 in shape[1:] else math.prod(shape[1:])
+    return replace(item, shape=(-1, width))
 
 
 def _named(inputs: Sequence[ModelInput], names: Sequence[str], arrays: Sequence[pa.Array]) -> tuple[ModelInput, ...]:

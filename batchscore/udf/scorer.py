@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from batchscore.arrow.types import columns_of
-from batchscore.contracts import ModelFiles, PinnedModel
+from batchscore.contracts import ModelFiles, ModelInput, PinnedModel
 from batchscore.engines.cache import loaded
 from batchscore.plan.binding import bind
 from batchscore.runners.shipping import with_shipped_files
 from batchscore.score.core import model_inputs
-from batchscore.udf.inputs import arrived
+from batchscore.udf.inputs import arrived, as_flat
 from batchscore.udf.results import Conversion
 
 
@@ -40,7 +40,8 @@ class ColumnScorer:
         batch, inputs = arrived(columns, self.files.inputs)
         table = columns_of(batch.schema)
         files = replace(with_shipped_files(self.files, self.archive), inputs=inputs)
-        rows = model_inputs(batch, table, bind(_pinned(files), table), inputs)
+        flat = as_flat(inputs, batch)
+        rows = model_inputs(batch, table, bind(_pinned(files, flat), table), flat)
         with environment(dict(files.variables)):
             scored = loaded(self.engine, files, threads=1).score(rows)
         return self.result.convert(scored)
@@ -61,7 +62,7 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _pinned(files: ModelFiles) -> PinnedModel:
+def _pinned(files: ModelFiles, inputs: tuple[ModelInput, ...]) -> PinnedModel:
     """What binding looks at: the name and the inputs."""
     return PinnedModel(
         requested=files.name,
@@ -72,6 +73,6 @@ def _pinned(files: ModelFiles) -> PinnedModel:
         path=files.path,
         size_bytes=0,
         flavors=files.flavors,
-        inputs=files.inputs,
+        inputs=inputs,
         outputs=files.outputs,
     )

@@ -116,6 +116,18 @@ def largest():
     return custom(predict, Schema([vector]), Schema([matrix]))
 
 
+def image():
+    """A model of one named tensor of rank 3, fed by flat arrays, and one of a scalar column."""
+
+    def predict(data, _):
+        return data["features"].max(axis=(1, 2)) + data["x"][:, 0]
+
+    features, x, out = (TensorSpec(np.dtype("float64"), *spec) for spec in (
+        ((-1, 5, 1), "features"), ((-1, 1), "x"), ((-1,), "y"),
+    ))  # fmt: skip
+    return custom(predict, Schema([out]), Schema([features, x]))
+
+
 def nested(data, _):
     return [[[value, 1.0], [2.0, value]] for value in data["x"]]
 
@@ -163,6 +175,7 @@ FEATURES = ("f0", "f1", "f2", "f3", "f4")
 NUMBER = ("float", "double", "string")
 KINDS = {
     "boolean": Kind(one("boolean", "bool"), X, **whole("boolean", "string")),
+    "bool": Kind(one("boolean", "bool"), X, equal=("bool", "y boolean"), ours=("array<bool>", "y bool")),
     "integer": Kind(one("integer", "int32"), X, **whole("int", "long", *NUMBER)),
     "long": Kind(one("long", "int64"), X, **whole("long", *NUMBER)),
     "float": Kind(one("float", "float32"), X, **whole(*NUMBER)),
@@ -198,6 +211,8 @@ KINDS = {
         refused=("int", "boolean"),
     ),
     "tensor_of_columns": Kind(largest(), struct(*FEATURES), equal=(None, "double", "array<double>")),
+    "image": Kind(image(), columns("features", "x"), equal=(None, "double")),
+    "image_struct": Kind(image(), struct("x", "features"), equal=("double",)),
     "onnx": Kind(
         named(factories.register_onnx),
         lambda: [sf.col(name).cast("float") for name in FEATURES],
@@ -285,7 +300,7 @@ def test_what_mlflow_fails_at(spark, wide, registry, name, asked):
     assert (
         wide.select(batchscore.spark_udf(spark, folder, asked)(*kind.call()).alias("s")).where("s is null").count() == 0
     )
-    with pytest.raises(Exception, match="exception was thrown"):
+    with pytest.raises(Exception, match=r"exception was thrown|PARSE|DATATYPE"):
         wide.select(mlflow.pyfunc.spark_udf(spark, folder, asked, env_manager="local")(*kind.call())).collect()
 
 
@@ -447,6 +462,8 @@ def test_what_it_cannot_do_is_said(spark, tree):
         batchscore.spark_udf(spark, folder, prebuilt_env_uri="dbfs:/env.tar.gz")
     with pytest.raises(SettingsError, match="model_config is given, and the model takes none"):
         batchscore.spark_udf(spark, folder, model_config={"depth": 3})
+    with pytest.raises(SettingsError, match="unknown engine"):
+        batchscore.spark_udf(spark, folder, engine="nope")
     with pytest.raises(SettingsError, match="no result_type"):
         batchscore.spark_udf(spark, folder, result_type="array<")
     with pytest.raises(SettingsError, match="takes 2 columns, the UDF was given 3"):
@@ -464,15 +481,17 @@ def test_the_arguments_are_mlflows_in_its_order():
     assert all(ours[name].kind is inspect.Parameter.KEYWORD_ONLY for name in list(ours)[len(theirs) :])
 
 
-class Told(mlflow.pyfunc.PythonModel):
-    """Tells its configuration, a variable of its environment, and a version that its requirements pin."""
-
-    def predict(self, context, model_input, params=None):
-        version = importlib.metadata.version("iniconfig")
-        return [f"{context.model_config} {os.environ.get('UDF_TEST')} {version} {params}"] * len(model_input)
-
-
 def test_the_model_in_its_own_environment_with_variables_configuration_and_params(spark, rows, tmp_path):
+    class Told(mlflow.pyfunc.PythonModel):
+        """Tells its configuration, a variable of its environment, and a version that its requirements pin."""
+
+        def predict(self, context, model_input, params=None):
+            import importlib.metadata
+            import os
+
+            version = importlib.metadata.version("iniconfig")
+            return [f"{context.model_config} {os.environ.get('UDF_TEST')} {version} {params}"] * len(model_input)
+
     own = [f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow-skinny", "cloudpickle", "pandas")]
     mlflow.pyfunc.save_model(
         tmp_path / "model",

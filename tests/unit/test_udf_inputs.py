@@ -17,7 +17,7 @@ from batchscore.contracts import ModelFiles, ModelInput, ModelOutput
 from batchscore.errors import SchemaMismatchError, SettingsError
 from batchscore.models.mlmodel import read_mlmodel
 from batchscore.udf.arguments import config_of, environment_of, variables_of
-from batchscore.udf.inputs import arrived, by_position
+from batchscore.udf.inputs import arrived, as_flat, by_position
 from batchscore.udf.results import conversion, inferred
 from batchscore.udf.scorer import ColumnScorer, environment
 from tests.factories.models import (
@@ -118,6 +118,22 @@ def test_an_unnamed_tensor_of_another_width(columns, shape):
 def test_a_tensor_named_by_the_caller_takes_arrays():
     named = (ModelInput("", "double", shape=(-1, 2), columns=("features",)),)
     assert arrived([LISTS], named)[1] == (ModelInput("features", "double", shape=(-1, 2)),)
+
+
+@pytest.mark.parametrize(
+    ("shape", "column", "bound"),
+    [
+        ((-1, 2, 3), pa.array([[1.0] * 6]), ModelInput("x", "double", shape=(-1, 6))),
+        ((-1, 2, -1), pa.array([[1.0] * 6]), ModelInput("x", "double", shape=(-1, -1))),
+        ((-1, 2, 3), pa.array([[[1.0] * 3] * 2]), ModelInput("x", "double", shape=(-1, 2, 3))),
+        ((-1, 2), pa.array([[1.0] * 2]), ModelInput("x", "double", shape=(-1, 2))),
+        ((-1, 1), ONE, ModelInput("x", "double", shape=(-1, 1), columns=("x",))),
+        ((-1,), ONE, ModelInput("x", "double", shape=(-1,))),
+    ],
+)
+def test_tensors_take_flat_columns(shape, column, bound):
+    item = ModelInput("x", "double", shape=shape)
+    assert as_flat([item], pa.RecordBatch.from_arrays([column], names=["x"])) == (bound,)
 
 
 def test_the_models_own_scores(pinned):
@@ -269,3 +285,16 @@ def test_variables_are_put_back(monkeypatch):
         assert (os.environ["UDF_TEST"], os.environ["UDF_OTHER"]) == ("x", "y")
     assert os.environ["UDF_TEST"] == "before"
     assert "UDF_OTHER" not in os.environ
+
+
+def test_spark_connect_and_engines_that_need_a_signature(registry, model_cache):
+    from batchscore.udf.define import _engine, spark_udf
+
+    remote = type("SparkSession", (), {"__module__": "pyspark.sql.connect.session"})()
+    with pytest.raises(SettingsError, match="Spark Connect"):
+        spark_udf(remote, "fraud/1")
+    name, _ = register_no_signature(registry, "engines")
+    model = models.pin(f"{name}/1", tracking_uri=registry.tracking_uri, cache_dir=model_cache, open_inputs=True)
+    assert _engine("auto", model, by_reference=True) == "pyfunc"
+    with pytest.raises(SettingsError, match="engine onnx needs the model's signature"):
+        _engine("onnx", model, by_reference=True)
