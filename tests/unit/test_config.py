@@ -219,7 +219,7 @@ def test_a_wrong_override_names_the_command_line(job):
         ("validation.drift.psi_max", 0.3),
         ("validation.drift.reference", "run"),
         ("scoring.device", "gpu"),
-        ("scoring.outputs", ["prediction", "probability"]),
+        ("scoring.outputs", ["prediction", "leaf"]),
         ("output.format", "parquet"),
     ],
 )
