@@ -107,6 +107,10 @@ class Prover:
             return Candidate(engine, "unavailable", reason)
         try:
             certificate = self._certified(engine)
+        except parity.IncomparableError as error:
+            own = engine == OWN_ENGINE and not artifacts.needs_artifact(engine, self.model)
+            # MLflow's wrapper cannot feed the graph at all: then the graph itself is what was registered.
+            return Candidate(engine, "reference" if own else "unavailable", "" if own else error.text())
         except ModelError as error:
             artifacts.write_certificate(self._impossible(engine, error.text()), self.model)
             return Candidate(engine, "unavailable", error.text())

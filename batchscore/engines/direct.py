@@ -115,7 +115,7 @@ def _takes_floats(found: Unwrapped, files: ModelFiles) -> bool:
     booster = estimator.get_booster() if hasattr(estimator, "get_booster") else estimator
     names = [item.name for item in files.inputs]
     learner = json.loads(booster.save_config())["learner"]["gradient_booster"]["name"]
-    return booster.feature_names == names and learner != "gblinear"
+    return bool(booster.feature_names == names and learner != "gblinear")
 
 
 def _on_floats(found: Unwrapped, files: ModelFiles, kind: str) -> Call:

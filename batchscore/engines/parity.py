@@ -29,6 +29,10 @@ Pair: TypeAlias = tuple[pa.RecordBatch, pa.RecordBatch]  # inputs, and what the 
 MAX_HALVES = 400
 
 
+class IncomparableError(ModelError):
+    """The reference scores none of the probes, so that there is nothing to compare with."""
+
+
 def certify(  # noqa: PLR0913  # the facts of a certificate, spelled out
     reference: Engine,
     candidate: Engine,
@@ -65,7 +69,7 @@ def certify(  # noqa: PLR0913  # the facts of a certificate, spelled out
         The certificate. A candidate that raises where the reference does not is refused with its error.
 
     Raises:
-        ModelError: the reference raises on every probe, or there are no probes.
+        IncomparableError: the reference raises on every probe, or there are no probes.
     """
     tally = Tally(allowed_abs_diff, frozenset(probabilities), Typical([batch for _, batch in probes]))
     counts: dict[str, int] = {}
@@ -78,7 +82,7 @@ def certify(  # noqa: PLR0913  # the facts of a certificate, spelled out
         if reason:
             break
     if not counts:
-        raise ModelError(
+        raise IncomparableError(
             f"engine {engine} cannot be compared: the reference {reference_name} scores none of the probes",
             found=asking.error or "there are no probes",
             hint="check that the model scores rows of this input with engine pyfunc",

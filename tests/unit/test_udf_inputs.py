@@ -288,13 +288,13 @@ def test_variables_are_put_back(monkeypatch):
 
 
 def test_spark_connect_and_engines_that_need_a_signature(registry, model_cache):
-    from batchscore.udf.define import _engine, spark_udf
+    from batchscore.udf.define import _selected, spark_udf
 
     remote = type("SparkSession", (), {"__module__": "pyspark.sql.connect.session"})()
     with pytest.raises(SettingsError, match="Spark Connect"):
         spark_udf(remote, "fraud/1")
     name, _ = register_no_signature(registry, "engines")
     model = models.pin(f"{name}/1", tracking_uri=registry.tracking_uri, cache_dir=model_cache, open_inputs=True)
-    assert _engine("auto", model, by_reference=True) == "pyfunc"
+    assert _selected("auto", model, "local", by_reference=True).engine == "pyfunc"
     with pytest.raises(SettingsError, match="engine onnx needs the model's signature"):
-        _engine("onnx", model, by_reference=True)
+        _selected("onnx", model, "local", by_reference=True)
