@@ -120,6 +120,13 @@ def preparations():
                 remainder="passthrough",
             ),
         ),
+        "indicated": (
+            nan,
+            columns(
+                numeric(SimpleImputer()),
+                texts(SimpleImputer(strategy="most_frequent", add_indicator=True), p.OrdinalEncoder(**ordinal)),
+            ),
+        ),
         "selected": (None, columns(numeric(SimpleImputer(), VarianceThreshold(2.0)), texts(ignoring))),
     }
 
@@ -239,13 +246,15 @@ def test_scaled_floats_before_a_tree(tmp_path):
 
     random = np.random.default_rng(8)
     for scaler in (p.StandardScaler(), p.RobustScaler(), p.MinMaxScaler(), p.MaxAbsScaler()):
-        for dtype in ("float32", "float64"):
-            values = (1 + random.integers(0, 4_000, (1_500, 1)) * 2.0**-22).astype(dtype)
-            frame = pd.DataFrame(values, columns=["a"])
+        for trained, dtype in (("float32", "float32"), ("float64", "float32"), ("float64", "float64")):
+            values = 1 + random.integers(0, 4_000, (1_500, 1)) * 2.0**-22
+            # A double among them gives the scaler operands that no float holds.
+            values[:2, 0] = 0.1, 3.3
+            frame = pd.DataFrame(values.astype(trained), columns=["a"])
             estimator = make_pipeline(scaler, DecisionTreeRegressor()).fit(frame, random.normal(size=len(frame)))
-            folder = tmp_path / f"{type(scaler).__name__} {dtype}"
+            folder = tmp_path / f"{type(scaler).__name__} {trained} {dtype}"
             folder.mkdir()
-            model = saved(folder, estimator, frame)
+            model = saved(folder, estimator, frame.astype(dtype))
             reference, engine = both(model, folder)
             every = pd.DataFrame({"a": (1 + np.arange(8_000) * 2.0**-23).astype(dtype)})
             assert difference(reference.score(batch_of(model, every)), engine.score(batch_of(model, every))) == 0
