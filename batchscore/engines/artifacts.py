@@ -82,16 +82,7 @@ def files_for(engine: str, model: PinnedModel, cache_dir: Path | None = None) ->
     Raises:
         ModelError, SetupError, SettingsError: as :func:`prepared`.
     """
-    files = ModelFiles(
-        path=model.path,
-        digest=model.digest,
-        name=model.name,
-        version=model.version,
-        flavors=model.flavors,
-        inputs=model.inputs,
-        outputs=model.outputs,
-        params=model.params,
-    )
+    files = ModelFiles.of(model)
     if not needs_artifact(engine, model):
         return files
     artifact = prepared(engine, model, cache_dir)

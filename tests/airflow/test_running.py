@@ -157,7 +157,7 @@ def test_when_airflow_ends_the_task_no_process_is_left(load_dags, write_settings
         stderr=subprocess.STDOUT,
         text=True,
     ) as task:
-        assert eventually(lambda: pids.exists() and len(pids.read_text().split()) == 2, 180)
+        assert eventually(lambda: pids.exists() and len(pids.read_text().split()) == 2, 60)
         started = [int(pid) for pid in pids.read_text().split()]
         assert all(map(alive, started))
         task.send_signal(signal.SIGTERM)
