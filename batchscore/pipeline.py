@@ -116,7 +116,7 @@ class _Attempt:
             scoring.engine,
             prover,
             environment=self.config.model.environment,
-            rows=planned.expected_rows,
+            rows=planned.most_rows,
             cores=planned.cores,
             beside=engines.PROBABILITY in scoring.outputs,
         )
@@ -190,6 +190,9 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
 
 
 def _staged(attempt: _Attempt) -> StagedOutput:
+    if attempt.config.scoring.runner == "spark":
+        # Workers read and write splits themselves: Spark needs no Delta for that.
+        attempt.spark(delta=attempt.plan.route != "splits")
     attempt.stage("score", f"run {attempt.plan.run_id}: {_amount(attempt.plan)}")
     staged = _score(attempt)
     attempt.rows_read, attempt.peak_worker_bytes = staged.rows_read, staged.peak_worker_bytes
@@ -222,8 +225,7 @@ def _score(attempt: _Attempt) -> StagedOutput:
         tally = _Tally(attempt)
         results = runners.LocalRunner().run_splits(score.run_splits_task, task, planned.tasks, tally)
     elif planned.route == "splits":
-        # Workers read and write the files themselves: Spark needs no Delta for that.
-        runner = runners.SparkRunner(attempt.spark(delta=False))
+        runner = runners.SparkRunner(attempt.spark())
         tally = _Tally(attempt)
         results = runner.run_splits(score.run_splits_task, task, planned.tasks, tally)
     else:

@@ -41,6 +41,7 @@ class LazySpark:
     def __call__(self, *, delta: bool = True) -> SparkSession:
         """The session; where it is to be started, with Delta's jars or without."""
         if self._session is None:
+            self._on_event({"event": "stage", "stage": "session", "text": f"Spark on {self._config.spark.master}"})
             self._session = session.start(
                 self._config.spark.master,
                 self._config.spark.conf,
@@ -142,7 +143,7 @@ def _foreseen(config: JobConfig, plan: ScoringPlan) -> str:
             created_at=plan.created_at,
         ),
         environment=config.model.environment,
-        rows=plan.expected_rows,
+        rows=plan.most_rows,
         cores=plan.cores,
         beside=PROBABILITY in config.scoring.outputs,
     )

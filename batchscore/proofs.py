@@ -49,7 +49,7 @@ def engines(config: JobConfig, on_event: OnEvent = lambda _: None) -> Report:
         on_event=on_event,
     )
     found = selection.candidates(prover)
-    best = selection.fastest(found, planned.expected_rows, planned.cores)
+    best = selection.fastest(found, planned.most_rows, planned.cores)
     marked = [replace(candidate, chosen=candidate.engine == best.engine) for candidate in found]
 
     def order(candidate: Candidate) -> tuple[bool, float]:

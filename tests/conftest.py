@@ -26,6 +26,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What earlier runs and other tests proved of a model would decide which engine ``auto`` takes here."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    os.environ.setdefault("UV_CACHE_DIR", str(Path(home) / "uv"))  # wheels are fetched once
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One session for all Spark tests: two cores, 1 GiB, Delta, UTC."""

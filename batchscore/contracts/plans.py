@@ -169,6 +169,7 @@ class ScoringPlan:
         source_key: digest of model, whole input and settings: with a unit's values it makes a unit's key
             where ``units_known`` is False.
         expected_rows: rows to read where known from metadata, else -1.
+        most_rows: rows of the files to read, before any condition; -1 where unknown.
         estimated_seconds: by the speed of the table's last run on the same runner; -1 where there is none.
         cores: tasks that run at a time, as far as the settings tell.
     """
@@ -194,6 +195,7 @@ class ScoringPlan:
     force: bool
     retention_days: int
     notices: tuple[str, ...] = ()
+    most_rows: int = -1
     estimated_seconds: float = -1.0
     cores: int = 1
 

@@ -105,7 +105,7 @@ def _register(client: MlflowClient, directory: Path) -> str:
     mlflow.sklearn.save_model(
         model,
         folder,
-        signature=_signature(),
+        signature=signature(),
         input_example=example,
         pip_requirements=_requirements(),
         serialization_format="cloudpickle",
@@ -118,7 +118,8 @@ def _register(client: MlflowClient, directory: Path) -> str:
     return str(version.version)
 
 
-def _signature() -> ModelSignature:
+def signature() -> ModelSignature:
+    """What the demo's model takes and gives."""
     from mlflow.models import ModelSignature  # noqa: PLC0415  # with mlflow
     from mlflow.types import ColSpec, Schema  # noqa: PLC0415  # with mlflow
 

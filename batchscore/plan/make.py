@@ -107,6 +107,7 @@ def make(inputs: PlanInputs) -> ScoringPlan:
         evolve_schema=inputs.evolve_schema,
         force=inputs.force,
         retention_days=inputs.config.output.retention_days,
+        most_rows=_rows(files) if inputs.source.files else -1,
         cores=inputs.cores,
     )
     _refuse_partial_overwrite(plan)

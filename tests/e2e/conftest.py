@@ -38,11 +38,16 @@ class Job:
     def settings(self) -> Path:
         return self.folder / "conf" / "fraud_detection.yaml"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """A cache of its own: what another test proves of the same model would change the engine here."""
+        return {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(self.folder / "cache")}
+
     def batchscore(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "batchscore", *map(str, arguments)],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            env={**self.environment, **environment},
             capture_output=True,
             text=True,
             timeout=SECONDS,
@@ -75,7 +80,7 @@ def unscored(tmp_path_factory: pytest.TempPathFactory) -> Job:
     subprocess.run(
         [sys.executable, "-c", script],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=Job(folder).environment,
         check=True,
         timeout=SECONDS,
     )

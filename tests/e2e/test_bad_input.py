@@ -361,7 +361,7 @@ def test_ctrl_c_leaves_nothing_visible_and_no_process(job, runner, alive):
     running = subprocess.Popen(
         [*command, "--runner", runner],
         cwd=job.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=job.environment,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,

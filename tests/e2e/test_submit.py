@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,8 +30,7 @@ def submit(job, *arguments: object, options: tuple[str, ...] = ()):
         ],
         cwd=job.folder,
         env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
+            **job.environment,
             "PYSPARK_PYTHON": sys.executable,
             "PYSPARK_DRIVER_PYTHON": sys.executable,
         },
