@@ -66,6 +66,15 @@ def run(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: No
     """
     started = time.perf_counter()
     _check_suite_file(config)
+    if config.scoring.runner == "local":
+        runners.start_ahead(score.__name__)
+    try:
+        return _run(config, options, on_event, started)
+    finally:
+        runners.end_spares()
+
+
+def _run(config: JobConfig, options: RunOptions, on_event: OnEvent, started: float) -> RunRecord:
     spark = LazySpark(config, on_event)
     on_event({"event": "stage", "stage": "plan", "text": f"{config.model.requested} on {config.input.path}"})
     planned = make_plan(config, options, spark)

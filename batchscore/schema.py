@@ -9,6 +9,7 @@ This module is pure: the Arrow side lives in :mod:`batchscore.arrow`.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -57,6 +58,7 @@ class CastRule:
     null_rows_bad: bool = False
 
 
+@functools.lru_cache(maxsize=256)
 def is_decimal(name: str) -> bool:
     """Whether ``name`` is a decimal type.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pyarrow as pa
 
 from batchscore.contracts import Column, Schema
@@ -36,6 +38,7 @@ _NAMES: dict[pa.DataType, str] = {arrow: name for name, arrow in _SCALARS.items(
 }
 
 
+@functools.cache
 def to_arrow(name: str) -> pa.DataType:
     """The Arrow type that batchscore uses for a type name.
 

@@ -64,6 +64,10 @@ def run(
     config, options = _prepare(flags, force=force, evolve_schema=evolve_schema)
     if dry_run:
         return _show_plan(flags, config, options)
+    if config.scoring.runner == "local":
+        from batchscore import runners  # noqa: PLC0415  # not for --help
+
+        runners.start_ahead("batchscore.score")  # they start while this process imports what follows
     from batchscore import pipeline  # noqa: PLC0415  # heavy
     from batchscore.cli import progress, show  # noqa: PLC0415  # not for --help
 

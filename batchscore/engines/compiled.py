@@ -7,7 +7,6 @@ thresholds that part them alike, and leaves are added in the library's order and
 
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pyarrow as pa
 from batchscore.contracts import ModelFiles, PinnedModel
 from batchscore.engines.arrays import empty_batch
 from batchscore.engines.features import unfit
+from batchscore.engines.installed import installed
 from batchscore.engines.trees import artifact, library
 from batchscore.engines.trees.forest import refusal
 from batchscore.engines.trees.library import Walker
@@ -125,14 +125,3 @@ def versions() -> dict[str, str]:
         "platform": " ".join(here.values()),
         **found,
     }
-
-
-def installed(names: tuple[str, ...]) -> dict[str, str]:
-    """The versions of those of these packages that are installed."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from batchscore.contracts import ModelInput
 from batchscore.engines.categories import coded
 from batchscore.errors import ModelError
 from batchscore.schema import INTEGERS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def to_frame(
@@ -33,6 +35,8 @@ def to_frame(
         ModelError: a whole-number input has nulls beside values: MLflow has no null for it, and a float would
             lose digits.
     """
+    import pandas as pd  # noqa: PLC0415  # half a second, and the module is loaded for its version alone, too
+
     columns: dict[str, Any] = {}
     for item, array in zip(inputs, batch.columns, strict=True):
         if item.name in categories:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from batchscore.contracts import PREDICTION, ModelFiles, ModelOutput, PinnedMode
 from batchscore.engines.arrays import batch_of, empty_batch
 from batchscore.engines.direct import caller, pin_threads
 from batchscore.engines.estimators import LOADERS, flavor_of, method_of, read_estimator
+from batchscore.engines.installed import installed
 from batchscore.engines.probability import PROBABILITY, both, probability_type
 from batchscore.engines.pyfunc import FLAVOR
 from batchscore.engines.unwrap import Unwrapped
@@ -115,13 +115,7 @@ def supports(model: PinnedModel) -> str | None:
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that can change a score."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed(LIBRARIES)
 
 
 def outputs(model: PinnedModel) -> tuple[str, ...]:

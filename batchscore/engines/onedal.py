@@ -23,6 +23,7 @@ import pyarrow as pa
 from batchscore.contracts import ModelFiles, PinnedModel
 from batchscore.engines import compiled
 from batchscore.engines.arrays import empty_batch
+from batchscore.engines.installed import installed
 from batchscore.engines.trees import artifact, cells, walk
 from batchscore.engines.trees.forest import LEAF, Forest, at_most, prepared, refusal
 from batchscore.engines.trees.read import Ensemble, read_ensemble
@@ -153,7 +154,7 @@ def convert(model: PinnedModel, folder: Path) -> None:
 def versions() -> dict[str, str]:
     """What can change the artifact or its scores; see :class:`batchscore.engines.base.Converter`."""
     names = ("scikit-learn-intelex", "daal", "numpy", *compiled.READERS)
-    return {"format": str(artifact.FORMAT), **compiled.installed(names)}
+    return {"format": str(artifact.FORMAT), **installed(names)}
 
 
 def _model(daal: ModuleType, forest: Forest, columns: _Columns, target: int) -> Any:  # noqa: ANN401  # daal's own

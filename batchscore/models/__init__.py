@@ -14,7 +14,7 @@ from typing import Any
 
 from batchscore.contracts import PinnedModel
 from batchscore.errors import ModelError, SetupError
-from batchscore.models import registry
+from batchscore.models import registry, sqlite
 from batchscore.models.digest import BYTECODE_FOLDER, digest_folder, model_files
 from batchscore.models.mlmodel import (
     check_files,
@@ -118,6 +118,14 @@ def _from_folder(reference: Reference, incoming: Path) -> tuple[Location, Path]:
         raise ModelError(
             "there is no such model folder", found=reference.name, hint="registered models are named name/7"
         )
+    folder = _copied(source, incoming)
+    notices: tuple[str, ...] = ()
+    if reference.shadows_registry:
+        notices = (f"{reference.name} is taken as a folder; write models:/{reference.name} for the registry",)
+    return Location(source.name, "", str(source), "", str(source), notices), folder
+
+
+def _copied(source: Path, incoming: Path) -> Path:
     read_mlmodel(source)  # before copying, which may take long: is this a model at all?
     digest_folder(source)  # refuses links that leave the folder before they are followed
     folder = incoming / "model"
@@ -125,17 +133,19 @@ def _from_folder(reference: Reference, incoming: Path) -> tuple[Location, Path]:
         shutil.copytree(source, folder, ignore=shutil.ignore_patterns(BYTECODE_FOLDER))
     except (OSError, shutil.Error) as error:
         raise ModelError("the model folder cannot be copied", found=error) from error
-    notices: tuple[str, ...] = ()
-    if reference.shadows_registry:
-        notices = (f"{reference.name} is taken as a folder; write models:/{reference.name} for the registry",)
-    return Location(source.name, "", str(source), "", str(source), notices), folder
+    return folder
 
 
 def _from_registry(
     reference: Reference, incoming: Path, tracking_uri: str, registry_uri: str | None
 ) -> tuple[Location, Path]:
-    client = registry.connect(tracking_uri, registry_uri)
-    location = registry.locate(client, registry_uri or tracking_uri, reference)
+    location = sqlite.locate(tracking_uri, registry_uri, reference)
+    if location is None:
+        client = registry.connect(tracking_uri, registry_uri)
+        location = registry.locate(client, registry_uri or tracking_uri, reference)
+    local = registry.local_folder(location)
+    if local is not None and local.is_dir():
+        return location, _copied(local, incoming)
     folder = registry.download(location, incoming, tracking_uri)
     if not folder.is_dir():
         raise ModelError(f"the files of {location.uri} are not where the registry says", found=folder.name)

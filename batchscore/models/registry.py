@@ -36,6 +36,7 @@ DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 PAGE_VERSIONS = 1_000
 PAGE_MODELS = 50
 MAX_VERSIONS_LISTED = 10_000
+LATEST_NOTICE = "latest is the newest version of today: name a version or an alias to keep it"
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 FORBIDDEN = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 
@@ -205,6 +206,17 @@ def _files(client: MlflowClient, uri: str) -> str:
     return f"{run.info.artifact_uri}/{path}"
 
 
+def local_folder(location: Location) -> Path | None:
+    """The folder of the model's files, where they lie on this machine.
+
+    >>> local_folder(Location("m", "1", "models:/m/1", "", "file:///data/m%201"))
+    PosixPath('/data/m 1')
+    """
+    if location.files.startswith("file:///"):
+        return Path(unquote(urlparse(location.files).path))
+    return Path(location.files) if location.files.startswith("/") else None
+
+
 def download(location: Location, target: Path, tracking_uri: str) -> Path:
     """Fetches the model's files below ``target`` and returns their folder.
 
@@ -268,14 +280,18 @@ def _version(client: MlflowClient, model: Any, reference: Reference) -> tuple[An
     elif reference.kind == "stage":
         known = _stages(versions)
         found = [version for version in versions if version.current_stage == reference.value]
-        alias = f"{model.name}@{reference.value.lower()}"
-        notices = (f"MLflow deprecates stages: use an alias, for example {alias}, instead of a stage",)
+        notices = (stage_notice(model.name, reference.value),)
     else:
         found = versions if reference.kind == "latest" else []
-        notices = ("latest is the newest version of today: name a version or an alias to keep it",)
+        notices = (LATEST_NOTICE,)
     if not found:
         raise _no_such(client, model, reference.kind if known or reference.value else "", reference.value, known)
     return found[-1], notices
+
+
+def stage_notice(name: str, stage: str) -> str:
+    """What a user of a stage should know."""
+    return f"MLflow deprecates stages: use an alias, for example {name}@{stage.lower()}, instead of a stage"
 
 
 def _stages(versions: list[Any]) -> list[str]:

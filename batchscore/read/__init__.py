@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Literal
 from batchscore.contracts import PinnedSource, Predicate, Restriction
 from batchscore.errors import InputError, SettingsError, SetupError
 from batchscore.read.catalog import pin_catalog
+from batchscore.read.conditions import conjunction, partition_predicate
 from batchscore.read.delta import pin_delta
 from batchscore.read.frame import dataframe
 from batchscore.read.parquet import check_plain_version, pin_parquet
 from batchscore.read.partitions import wanted_values
 from batchscore.read.storage import locate, looks_like_table_name
 from batchscore.read.units import only_units
-from batchscore.read.where import conjunction, parse_where, partition_predicate
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["dataframe", "only_units", "parse_where", "pin", "restriction"]
+__all__ = ["dataframe", "only_units", "pin", "restriction"]
 
 Format = Literal["auto", "parquet", "delta", "catalog"]
 
@@ -94,7 +94,11 @@ def restriction(partitions: Mapping[str, Sequence[str | None]], where: str | Non
         for name, values in wanted.items()
         if name not in source.partition_columns or not source.files
     ]
-    parsed = None if where is None else parse_where(where, source.columns)
+    parsed = None
+    if where is not None:
+        from batchscore.read.where import parse_where  # noqa: PLC0415  # its SQL parser takes half a second
+
+        parsed = parse_where(where, source.columns)
     reason = parsed if isinstance(parsed, str) else None
     if parsed is not None and not isinstance(parsed, str):
         parts.append(parsed)

@@ -10,7 +10,6 @@ from batchscore.contracts import Column, PinnedSource, Restriction
 from batchscore.errors import InputError, SettingsError
 from batchscore.read.partitions import wanted_values
 from batchscore.read.storage import Location, locate
-from batchscore.read.where import parse_where
 from batchscore.schema import element_of
 
 if TYPE_CHECKING:
@@ -49,6 +48,8 @@ def dataframe(spark: SparkSession, source: PinnedSource, restriction: Restrictio
     for name, values in wanted.items():
         frame = frame.where(_among(name, values, types[name]))
     if restriction.where is not None:
+        from batchscore.read.where import parse_where  # noqa: PLC0415  # its SQL parser takes half a second
+
         parse_where(restriction.where, source.columns)  # refuses what would reach other tables
         try:
             frame = frame.where(F.expr(restriction.where))

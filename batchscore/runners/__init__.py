@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from batchscore.errors import SettingsError, nearest
 from batchscore.runners.base import Runner
-from batchscore.runners.local import LocalRunner
+from batchscore.runners.local import LocalRunner, end_spares, start_ahead
 from batchscore.runners.spark import SparkRunner
 
-__all__ = ["RUNNERS", "LocalRunner", "Runner", "SparkRunner", "runner_class"]
+__all__ = ["RUNNERS", "LocalRunner", "Runner", "SparkRunner", "end_spares", "runner_class", "start_ahead"]
 
 RUNNERS: dict[str, type[LocalRunner] | type[SparkRunner]] = {"local": LocalRunner, "spark": SparkRunner}
 

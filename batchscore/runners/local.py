@@ -18,6 +18,28 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_spares: list[WorkerProcess] = []
+
+
+def start_ahead(module: str, workers: int | None = None) -> None:
+    """Starts the worker processes of a run that is still being planned; :class:`LocalRunner` takes them over.
+
+    Each imports ``module`` meanwhile. A process that nobody takes ends with this one, or by :func:`end_spares`.
+
+    Args:
+        module: the worker function's module.
+        workers: processes; None: as many as this process may use cores.
+    """
+    while len(_spares) < (workers or cores()):
+        _spares.append(WorkerProcess(module))
+
+
+def end_spares() -> None:
+    """Ends the processes that no run has taken over."""
+    while _spares:
+        _spares.pop().end()
+
+
 class LocalRunner:
     """Runs groups of splits on a pool of processes.
 
@@ -39,7 +61,8 @@ class LocalRunner:
         pool: list[WorkerProcess] = []
         try:
             for _ in range(min(self._workers, len(groups))):
-                pool.append(WorkerProcess(worker, task))
+                pool.append(_spares.pop() if _spares else WorkerProcess(worker.__module__))
+                pool[-1].begin(worker, task)
                 pool[-1].give(*waiting.popleft())
             while len(results) < len(groups):
                 for process in _ready(pool):

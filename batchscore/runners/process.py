@@ -7,6 +7,8 @@ ends the child at once when the other end is gone, so that not even a killed par
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import pickle
@@ -25,25 +27,28 @@ from batchscore.runners.base import Group, Outcome, SplitsWorker, attempt, unfor
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from batchscore.runners.process import serve; serve(int(sys.argv[2]))"
+    "from batchscore.runners.process import serve; serve(int(sys.argv[2]), sys.argv[3])"
 )
 
 
 class WorkerProcess:
     """The parent's end of one worker process, which scores one group at a time.
 
+    Args:
+        module: what the process imports at once, while the parent still plans.
+
     Attributes:
         connection: readable when a group has ended, or the process.
         index: the group it has in hand, or None.
     """
 
-    def __init__(self, worker: SplitsWorker, task: ScoringTask) -> None:
+    def __init__(self, module: str) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             paths = json.dumps([str(Path(entry).absolute()) for entry in sys.path])
             options = [f"-W{option}" for option in sys.warnoptions]
             self._process = subprocess.Popen(  # noqa: S603  # this interpreter, our own entry point
-                [sys.executable, *options, "-c", _BOOT, paths, str(theirs.fileno())],
+                [sys.executable, *options, "-c", _BOOT, paths, str(theirs.fileno()), module],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 # What a model prints must not get into a document on the parent's stdout.
@@ -51,12 +56,15 @@ class WorkerProcess:
             )
         self.connection: Connection[bytes, bytes] = Connection(ours.detach())
         self.index: int | None = None
-        self._send(pickle.dumps((worker, task)))
 
     @property
     def pid(self) -> int:
         """Process id."""
         return self._process.pid
+
+    def begin(self, worker: SplitsWorker, task: ScoringTask) -> None:
+        """Tells the process what it will do with each group."""
+        self._send(pickle.dumps((worker, task)))
 
     def give(self, index: int, group: Group) -> None:
         """Hands the process its next group."""
@@ -98,13 +106,15 @@ class WorkerProcess:
         return UnavailableError(f"worker process {self.pid} was lost", found=how, hint=hint)
 
 
-def serve(descriptor: int) -> None:
-    """Scores the groups that arrive on the socket ``descriptor``; never returns."""
+def serve(descriptor: int, module: str) -> None:
+    """Imports ``module``, then scores the groups that arrive on the socket ``descriptor``; never returns."""
     # Ctrl-C goes to the whole foreground group; the parent alone decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection: Connection[bytes, bytes] = Connection(descriptor)
     inbox: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_read, args=(connection, inbox), daemon=True).start()
+    with contextlib.suppress(Exception):  # what the worker needs is imported again with it, and fails there
+        importlib.import_module(module)
     header = inbox.get()
     try:
         worker, task = pickle.loads(header)  # noqa: S301  # from our own parent

@@ -70,6 +70,8 @@ def _cast(values: pa.Array, binding: Binding) -> CastColumn:
         return CastColumn(values.cast(pa.timestamp("us", tz="UTC")).cast(target), None)
     if is_decimal(binding.source_type) and binding.model_type == "double":
         return CastColumn(_decimal_to_double(values), None)
+    if values.type == target:
+        return CastColumn(values, None)
     try:
         return CastColumn(values.cast(target), None)
     except pa.ArrowInvalid:

@@ -35,8 +35,14 @@ class ScoredBatch:
     bad_rows: tuple[BadRow, ...] = ()
 
 
-def score_batch(batch: pa.RecordBatch, task: ScoringTask, engine: Scorer) -> ScoredBatch:
+def score_batch(batch: pa.RecordBatch, task: ScoringTask, engine: Scorer, *, with_lineage: bool = True) -> ScoredBatch:
     """Scores the rows of ``batch``, whose columns are ``task.source_columns``.
+
+    Args:
+        batch: rows of the table.
+        task: what to make of them.
+        engine: the loaded model.
+        with_lineage: whether the lineage columns, constants of a run, are spelled out for each row.
 
     Returns:
         The rows of the prediction table, in the order of ``batch``, and the rows that could not be scored.
@@ -57,8 +63,10 @@ def score_batch(batch: pa.RecordBatch, task: ScoringTask, engine: Scorer) -> Sco
         keep = pc.invert(mask)
         rows, inputs = rows.filter(keep), inputs.filter(keep)
     outputs = _scored(inputs, engine)
-    arrays = [_output_column(column, rows, outputs, task) for column in task.columns]
-    return ScoredBatch(pa.RecordBatch.from_arrays(arrays, schema=output_schema(task)), bad_count, samples)
+    schema = output_schema(task, with_lineage=with_lineage)
+    columns = [column for column in task.columns if with_lineage or column.origin != "lineage"]
+    arrays = [_output_column(column, rows, outputs, task) for column in columns]
+    return ScoredBatch(pa.RecordBatch.from_arrays(arrays, schema=schema), bad_count, samples)
 
 
 def scorable_inputs(batch: pa.RecordBatch, task: ScoringTask) -> pa.RecordBatch:
@@ -67,9 +75,20 @@ def scorable_inputs(batch: pa.RecordBatch, task: ScoringTask) -> pa.RecordBatch:
     return inputs.filter(pc.invert(_any_bad(bad))) if bad else inputs
 
 
-def output_schema(task: ScoringTask) -> pa.Schema:
+def output_schema(task: ScoringTask, *, with_lineage: bool = True) -> pa.Schema:
     """The Arrow schema of the prediction table, partition columns included."""
-    return pa.schema([pa.field(column.name, to_arrow(column.type), column.nullable) for column in task.columns])
+    columns = [column for column in task.columns if with_lineage or column.origin != "lineage"]
+    return pa.schema([pa.field(column.name, to_arrow(column.type), column.nullable) for column in columns])
+
+
+def lineage_values(task: ScoringTask) -> dict[str, pa.Scalar]:
+    """The lineage columns, each with its one value of this run."""
+    values = dict(task.lineage)
+    return {
+        column.name: pa.scalar(values[column.ref], to_arrow(column.type))
+        for column in task.columns
+        if column.origin == "lineage"
+    }
 
 
 def model_inputs(
@@ -165,5 +184,4 @@ def _output_column(column: OutputColumn, rows: pa.RecordBatch, outputs: pa.Recor
         return rows.column(column.ref)
     if column.origin == "model":
         return outputs.column(column.ref)
-    value = dict(task.lineage)[column.ref]
-    return pa.repeat(pa.scalar(value, to_arrow(column.type)), rows.num_rows)
+    return pa.repeat(lineage_values(task)[column.name], rows.num_rows)

@@ -33,13 +33,11 @@ class StatsBuilder:
         self._bounds: dict[str, tuple[_Bound, _Bound]] = {}
         self._unbounded = {field.name for field in schema if not _is_ordered(field.type)}
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Takes the rows of ``batch`` into account."""
-        for name in self._schema.names:
-            column = batch.column(name)
-            self._nulls[name] += column.null_count
-            if name not in self._unbounded and column.null_count < len(column):
-                self._widen(name, column)
+    def add(self, name: str, column: pa.Array) -> None:
+        """Takes values of a column into account; of a constant column one of them is enough."""
+        self._nulls[name] += column.null_count
+        if name not in self._unbounded and column.null_count < len(column):
+            self._widen(name, column)
 
     def finish(self) -> tuple[ColumnStats, ...]:
         """The statistics, one entry a column, in file order."""

@@ -56,7 +56,7 @@ def _run(task: ScoringTask, batches: Iterator[pa.RecordBatch]) -> TaskResult:
     bad_rows: list[BadRow] = []
     try:
         while (batch := clock.timed("read", next, batches, None)) is not None:
-            scored = clock.timed("score", score_batch, batch, task, engine)
+            scored = clock.timed("score", score_batch, batch, task, engine, with_lineage=False)
             clock.timed("write", writer.write, scored.table)
             rows_read += batch.num_rows
             rows_staged += scored.table.num_rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.layout import partition_path, partition_value
 from batchscore.contracts import ScoringTask, StagedFile, UnitValues
-from batchscore.score.core import output_schema
+from batchscore.score.core import lineage_values, output_schema
 from batchscore.score.stats import StatsBuilder
 
 # One open file a unit; beyond this many the one written longest ago is closed, so that a task over
@@ -22,32 +22,62 @@ from batchscore.score.stats import StatsBuilder
 MAX_OPEN_FILES = 32
 # A row group buffers its encoded columns in memory; 256k rows of a prediction table are a few MB.
 ROW_GROUP_ROWS = 262_144
+_TEXT = pa.string()
+_CODED = pa.dictionary(pa.int8(), _TEXT)
 
 
 class _OpenFile:
-    def __init__(self, filesystem: pafs.FileSystem, root: str, relative: str, schema: pa.Schema) -> None:
+    """One data file.
+
+    Args:
+        filesystem: where it is written.
+        root: the table's folder.
+        relative: its path below that.
+        schema: its columns.
+        constants: the columns whose value is the same in each row: they are made a row group at a time, as
+            dictionaries of one entry, and so cost nothing.
+        repetitive: columns worth a dictionary; one of keys or floats is given up after it was built.
+    """
+
+    def __init__(  # noqa: PLR0913  # what a file is made of
+        self,
+        filesystem: pafs.FileSystem,
+        root: str,
+        relative: str,
+        schema: pa.Schema,
+        constants: Mapping[str, pa.Scalar],
+        repetitive: Sequence[str],
+    ) -> None:
         self.relative = relative
         self.rows = 0
         self._filesystem = filesystem
         self._path = f"{root}/{relative}"
+        self._schema = pa.schema(
+            [field.with_type(_CODED) if field.name in constants and field.type == _TEXT else field for field in schema]
+        )
+        self._constants = constants
         self._stats = StatsBuilder(schema)
         self._writer = pq.ParquetWriter(
             self._path,
-            schema,
+            self._schema,
             filesystem=filesystem,
             compression="zstd",
             compression_level=1,
             # A footer's bounds leave NaN out and readers then skip rows that are NaN: none for floats at all.
             write_statistics=[field.name for field in schema if not _holds_floats(field.type)],
             store_schema=False,
-            use_dictionary=True,
+            use_dictionary=list(repetitive) or False,
             coerce_timestamps="us",
         )
         self._buffered: list[pa.RecordBatch] = []
         self._buffered_rows = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
-        self._stats.add(batch)
+        if not self.rows and batch.num_rows:
+            for name, value in self._constants.items():
+                self._stats.add(name, pa.array([value.as_py()], value.type))
+        for name in batch.schema.names:
+            self._stats.add(name, batch.column(name))
         self.rows += batch.num_rows
         self._buffered.append(batch)
         self._buffered_rows += batch.num_rows
@@ -55,10 +85,15 @@ class _OpenFile:
             self._flush()
 
     def _flush(self) -> None:
-        if self._buffered:
-            table = pa.Table.from_batches(self._buffered)
-            self._writer.write_table(table, row_group_size=table.num_rows)
-            self._buffered, self._buffered_rows = [], 0
+        if not self._buffered:
+            return
+        rows = pa.Table.from_batches(self._buffered)
+        columns = [
+            _repeated(self._constants[name], rows.num_rows) if name in self._constants else rows.column(name)
+            for name in self._schema.names
+        ]
+        self._writer.write_table(pa.table(columns, schema=self._schema), row_group_size=rows.num_rows)
+        self._buffered, self._buffered_rows = [], 0
 
     def close(self, unit: UnitValues) -> StagedFile:
         self._flush()
@@ -81,6 +116,10 @@ class StagedWriter:
         self._task = task
         self._filesystem, self._root = open_filesystem(task.staging_uri)
         self._schema = pa.schema([field for field in output_schema(task) if field.name not in task.partition_by])
+        self._constants = lineage_values(task)
+        self._repetitive = [
+            field.name for field in self._schema if field.name not in task.keys and not _holds_floats(field.type)
+        ]
         self._attempt = uuid.uuid4().hex[:12]
         self._count = 0
         self._open: OrderedDict[UnitValues, _OpenFile] = OrderedDict()
@@ -123,7 +162,9 @@ class StagedWriter:
             self._filesystem.create_dir(f"{self._root}/{folder}".rstrip("/"), recursive=True)
             self._folders.add(folder)
         self._paths.append(f"{self._root}/{relative}")
-        self._open[unit] = _OpenFile(self._filesystem, self._root, relative, self._schema)
+        self._open[unit] = _OpenFile(
+            self._filesystem, self._root, relative, self._schema, self._constants, self._repetitive
+        )
         return self._open[unit]
 
     def _close(self, unit: UnitValues) -> None:
@@ -131,7 +172,7 @@ class StagedWriter:
 
     def _by_unit(self, batch: pa.RecordBatch) -> Iterator[tuple[UnitValues, pa.RecordBatch]]:
         names = self._task.partition_by
-        data = batch.select(self._schema.names)
+        data = batch.select([name for name in self._schema.names if name not in self._constants])
         if not names:
             if data.num_rows:
                 yield (), data
@@ -163,6 +204,13 @@ def unit_codes(batch: pa.RecordBatch, names: tuple[str, ...]) -> tuple[np.ndarra
             parts.append((name, known[index]))
         units.append(tuple(reversed(parts)))
     return codes, units
+
+
+def _repeated(value: pa.Scalar, rows: int) -> pa.Array:
+    """A column of one value; text as codes into a dictionary of one entry, which is written as it is."""
+    if value.type != _TEXT:
+        return pa.repeat(value, rows)
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int8)), pa.array([value.as_py()], _TEXT))
 
 
 def _holds_floats(kind: pa.DataType) -> bool:

@@ -9,6 +9,7 @@ into slices and each slice takes a pass of its own.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -57,7 +58,11 @@ def duplicates(batches: Batches, keys: Sequence[str], rows: int, budget_bytes: i
     found_rows = 0
     candidates: list[Words] = []
     for part in range(slices):
-        words = _words_of_slice(batches(), keys, part, slices)
+        chunks = _words_of_slice(batches(), keys, part, slices)
+        if _ascend(chunks):
+            continue
+        words = np.concatenate(chunks)
+        del chunks
         words.sort()
         equal = words[1:] == words[:-1]
         if equal.any():
@@ -69,7 +74,7 @@ def duplicates(batches: Batches, keys: Sequence[str], rows: int, budget_bytes: i
     return _verified(batches(), keys, np.concatenate(candidates), found_rows, limit)
 
 
-def _words_of_slice(batches: Iterator[pa.RecordBatch], keys: Sequence[str], part: int, slices: int) -> Words:
+def _words_of_slice(batches: Iterator[pa.RecordBatch], keys: Sequence[str], part: int, slices: int) -> list[Words]:
     chunks = []
     for batch in batches:
         words = key_words(without_null_keys(batch, keys), keys)
@@ -77,7 +82,22 @@ def _words_of_slice(batches: Iterator[pa.RecordBatch], keys: Sequence[str], part
             # The numbers may be small consecutive ids: mixing spreads them over the slices.
             words = words[_mixed(words) % np.uint64(slices) == part]
         chunks.append(words)
-    return np.concatenate(chunks) if chunks else np.empty(0, np.uint64)
+    return chunks
+
+
+def _ascend(chunks: Sequence[Words]) -> bool:
+    """Whether each chunk ascends strictly and no two of them overlap: then no number occurs twice.
+
+    Tables are mostly written in the order of their ids; this is a tenth of the time of sorting them.
+    """
+    ranges = []
+    for words in chunks:
+        if not (words[1:] > words[:-1]).all():
+            return False
+        if len(words):
+            ranges.append((int(words[0]), int(words[-1])))
+    ranges.sort()
+    return all(last < first for (_, last), (first, _) in itertools.pairwise(ranges))
 
 
 def _verified(

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from tests.conftest import ROOT
 from tests.e2e.conftest import Job
 from tests.factories.delta import active_adds, delete_rows, set_properties
 

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from batchscore.arrow.predicate import expression
-from batchscore.read import parse_where, pin
+from batchscore.read import pin
+from batchscore.read.where import parse_where
 
 pytestmark = pytest.mark.spark
 NAN = float("nan")

@@ -4,7 +4,7 @@ import pytest
 
 from batchscore.contracts import And, Column, Compare, Constant, IsIn, IsNull, Not, Or
 from batchscore.errors import SettingsError
-from batchscore.read import parse_where
+from batchscore.read.where import parse_where
 
 COLUMNS = (
     Column("id", "long"),

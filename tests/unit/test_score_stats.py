@@ -15,7 +15,7 @@ from batchscore.score.stats import StatsBuilder
 def stats_of(*arrays: pa.Array):
     builder = StatsBuilder(pa.schema([("x", arrays[0].type)]))
     for array in arrays:
-        builder.add(pa.RecordBatch.from_arrays([array], names=["x"]))
+        builder.add("x", array)
     return builder.finish()[0]
 
 

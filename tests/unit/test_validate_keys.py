@@ -55,3 +55,20 @@ def test_more_repeated_keys_than_are_compared_one_by_one():
     result = found(table, ["a"], rows_a_batch=1_000)
     assert result.rows == 10_000
     assert len(result.keys) == 10
+
+
+@pytest.mark.parametrize(
+    ("batches", "repeated"),
+    [
+        ([[4, 5], [1, 2]], 0),
+        ([[1, 2, 3], [3, 4]], 2),
+        ([[1, 5], [2, 3]], 0),
+        ([[1, 5], [2, 5]], 2),
+        ([[1, 1]], 2),
+        ([[-2, -1], [0, 1]], 0),
+        ([[], [7]], 0),
+    ],
+)
+def test_numbers_that_ascend_within_batches(batches, repeated):
+    found = duplicates(lambda: (pa.record_batch({"id": pa.array(ids, pa.int64())}) for ids in batches), ["id"], 9, 999)
+    assert found.rows == repeated

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from batchscore.contracts import PinnedModel
+from batchscore.engines.installed import installed
 from batchscore.engines.unwrap import PLAIN_FLAVORS, plain_flavor
 from batchscore.errors import ModelError, SetupError, listed
 from batchscore.schema import FLOATS, INTEGERS
@@ -66,10 +66,4 @@ def _missing() -> list[str]:
 
 def versions() -> dict[str, str]:
     """Library → version of what is installed of :data:`COUNTED`."""
-    found = {}
-    for name in COUNTED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return installed(COUNTED)

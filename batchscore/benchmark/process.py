@@ -1,0 +1,150 @@
+"""Runs one candidate in processes of its own, and tells what that took."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchscore.errors import BatchscoreError, bounded
+
+SAMPLE_SECONDS = 0.5
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+TAIL_LINES = 10
+RESIDENT_FIELD = 1  # of /proc/PID/statm
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a candidate's run took.
+
+    Attributes:
+        seconds: from the start of the command to its end, without ``session_seconds``.
+        session_seconds: the start of the candidate's framework.
+        peak_bytes: resident memory of all its processes together, at its highest; shared pages count in each.
+        answer: the JSON document that the candidate printed.
+    """
+
+    seconds: float
+    session_seconds: float
+    peak_bytes: int
+    answer: Mapping[str, Any]
+
+
+def timed(command: Sequence[str], folder: Path, environment: Mapping[str, str], limit_seconds: float) -> Outcome:
+    """Runs a candidate to its end.
+
+    Raises:
+        BatchscoreError: it failed, or took longer than ``limit_seconds``; its processes are ended then.
+    """
+    before = set(_processes())
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    stages = _Lines(process)
+    memory = _Memory(before)
+    try:
+        output = process.stdout.read() if process.stdout else ""
+        process.wait(limit_seconds)
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
+    finally:
+        total = time.perf_counter() - started
+        peak = memory.end()
+        stages.end()
+    if process.returncode:
+        raise BatchscoreError(
+            f"a candidate ended with exit code {process.returncode}",
+            found=bounded(" ".join(command), 400),
+            detail=[line[:300] for line in stages.text.splitlines()[-TAIL_LINES:]],
+        )
+    answer = _last_json(output)
+    session = float(answer.get("session_seconds", stages.seconds_of("session")))
+    return Outcome(total - session, session, peak, answer)
+
+
+class _Lines:
+    """A process's stderr, with the moment of each line: batchscore says there which stage begins."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._stream = process.stderr
+        self._lines: list[tuple[float, str]] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        if self._stream is not None:
+            for line in self._stream:
+                self._lines.append((time.perf_counter(), line))
+
+    def end(self) -> None:
+        self._thread.join(timeout=10)
+
+    @property
+    def text(self) -> str:
+        return "".join(line for _, line in self._lines)
+
+    def seconds_of(self, stage: str) -> float:
+        """From the line that begins a stage to the line after it, for each such stage."""
+        later = self._lines[1:]
+        return sum(
+            after - at for (at, line), (after, _) in zip(self._lines, later, strict=False) if line.startswith(stage)
+        )
+
+
+class _Memory:
+    """Samples what the processes that began meanwhile hold, until it is ended."""
+
+    def __init__(self, before: set[int]) -> None:
+        self._before = before
+        self._peak = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._over.wait(SAMPLE_SECONDS):
+            self._peak = max(self._peak, sum(_resident(pid) for pid in _processes() if pid not in self._before))
+
+    def end(self) -> int:
+        self._over.set()
+        self._thread.join()
+        return self._peak
+
+
+def _processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[RESIDENT_FIELD]) * PAGE_BYTES
+    except (OSError, IndexError):  # it has ended
+        return 0
+
+
+def _last_json(output: str) -> dict[str, Any]:
+    """The JSON document at the end of what was printed, on one line or on several."""
+    lines = output.rstrip().splitlines()
+    for start in range(len(lines) - 1, -1, -1):
+        if lines[start].startswith("{"):
+            with contextlib.suppress(ValueError):
+                return dict(json.loads("\n".join(lines[start:])))
+    return {}
