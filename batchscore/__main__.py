@@ -1,6 +1,6 @@
 """``python -m batchscore`` is ``batchscore``."""
 
-from batchscore.cli import main
+from batchscore.cli import script
 
 if __name__ == "__main__":
-    main()
+    script()

@@ -8,7 +8,7 @@ import shutil
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +45,23 @@ class Tally:
         self.peak_bytes.append(outcome.peak_bytes)
 
 
-def compare(
-    case: Case,
-    folder: Path,
-    names: Sequence[str],
-    *,
-    rounds: int,
-    peers_python: str | None,
-    suite: bool,
-    on_event: OnEvent,
-) -> dict[str, Any]:
-    """Runs the candidates in turn, ``rounds`` times after one round that warms the disk cache and is not counted.
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How candidates are compared.
+
+    Attributes:
+        rounds: rounds that count.
+        peers_python: interpreter that has the peers' frameworks; None: this one.
+        suite: whether batchscore runs a Great Expectations suite beside its own checks.
+    """
+
+    rounds: int = 5
+    peers_python: str | None = None
+    suite: bool = True
+
+
+def compare(case: Case, folder: Path, names: Sequence[str], rules: Rules, on_event: OnEvent) -> dict[str, Any]:
+    """Runs the candidates in turn, in one round that warms the disk cache and in those that count.
 
     In that first round batchscore proves and measures its engines, and each candidate's scores are compared with
     those of the first candidate that has any, row by row.
@@ -64,9 +70,7 @@ def compare(
         case: what to score.
         folder: keeps tables, models and certificates.
         names: the candidates, in the order in which they alternate.
-        rounds: rounds that count.
-        peers_python: interpreter that has the peers' frameworks; None: this one.
-        suite: whether batchscore runs a Great Expectations suite.
+        rules: how often, and with what.
         on_event: is told how far it is.
 
     Returns:
@@ -75,14 +79,14 @@ def compare(
     folder = folder.resolve()
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")  # also for what is converted in this process
     on_event({"event": "stage", "stage": "prepare", "text": f"{case.name}: {case.rows:,} rows"})
-    job = prepare(case, folder, suite=suite)
-    course = _Course(job, names, peers_python, on_event)
-    for round_ in range(rounds + 1):
+    job = prepare(case, folder, suite=rules.suite)
+    course = _Course(job, names, rules.peers_python, on_event)
+    for round_ in range(rules.rounds + 1):
         course.round(round_)
     return {
-        "case": {name: getattr(case, name) for name in case.__slots__},
-        "rounds": rounds,
-        "suite": suite,
+        "case": asdict(case),
+        "rounds": rules.rounds,
+        "suite": rules.suite,
         "cores": course.cores,
         "engine": course.engine,
         "candidates": {name: _summary(tally, case.rows) for name, tally in course.tallies.items()},

@@ -78,7 +78,7 @@ def _pipeline(_: Case, place: Path) -> None:
 
     from batchscore.demo import training
 
-    model, _ = training.train(TRAINING_ROWS)
+    model = training.train(TRAINING_ROWS)[0]
     mlflow.sklearn.save_model(model, place, signature=training.signature(), serialization_format="cloudpickle")
 
 

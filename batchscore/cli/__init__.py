@@ -1,5 +1,5 @@
 """The command line: arguments, progress, what is printed, exit codes. No logic."""
 
-from batchscore.cli.main import main
+from batchscore.cli.main import main, script
 
-__all__ = ["main"]
+__all__ = ["main", "script"]

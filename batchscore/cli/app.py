@@ -148,6 +148,52 @@ def engines(flags: JobFlags) -> int:
 
 
 @app.command()
+def benchmark(  # noqa: PLR0913, PLR0917  # each is a flag
+    cases: Annotated[list[str] | None, typer.Argument(metavar="[CASE]...", help="What to score.")] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1_000, help="Rows of the made-up table, instead of the case's.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Alternating rounds, after one that is not counted.")] = 5,
+    candidate: Annotated[list[str] | None, typer.Option(help="Who takes part; repeatable. All by default.")] = None,
+    peers_python: Annotated[
+        str | None, typer.Option(help="Interpreter that has Ray Data and Daft; this one by default.")
+    ] = None,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Keeps tables and models here, for the next time.")
+    ] = None,
+    suite: Annotated[bool, typer.Option(help="Run a Great Expectations suite, too.")] = True,
+    output: Annotated[Path | None, typer.Option(help="Write the results here, as JSON.")] = None,
+    chart: Annotated[Path | None, typer.Option(help="Draw them here, as SVG.")] = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> int:
+    """Measure this machine's rows per second, batchscore's and the peers', side by side.
+
+    Candidates alternate, each in processes of its own; scores are compared before a time counts.
+
+    Example: batchscore benchmark lightgbm-50x31 --rows 1000000 --rounds 3
+    """
+    from batchscore import benchmark as room  # noqa: PLC0415  # not for --help
+    from batchscore.benchmark import report  # noqa: PLC0415  # heavy
+    from batchscore.cli import benchmark_table, progress, show  # noqa: PLC0415  # not for --help
+    from batchscore.cli.logs import set_up_logs  # noqa: PLC0415  # not for --help
+
+    set_up_logs(verbose=verbose)
+    rules = room.Rules(rounds, peers_python, suite)
+    names = candidate or room.NAMES
+    with progress.reporting(as_json=json) as on_event:
+        document = room.benchmark(
+            cases or ["lightgbm-50x31"], names, rules, rows=rows, folder=directory, on_event=on_event
+        )
+    if output is not None:
+        report.write(document, output)
+    if chart is not None:
+        chart.write_text(report.chart(document["results"]), encoding="utf-8")
+    show.emit(benchmark_table.table_lines(document), document, as_json=json)
+    return 0
+
+
+@app.command()
 def demo(
     rows: Annotated[int, typer.Option(min=1_000, help="Rows of made-up transactions.")] = DEMO_ROWS,
     directory: Annotated[Path, typer.Option("--dir", help="Folder for data, registry and results.")] = DEMO_FOLDER,

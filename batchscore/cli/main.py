@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import os
 import sys
@@ -44,6 +46,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_BUG
     sys.exit(code)
+
+
+def script() -> NoReturn:
+    """The command as a process of its own: :func:`main`, and the process ends without taking Python apart.
+
+    What is loaded by then (MLflow, Great Expectations, Spark) takes a second to take apart, for nothing.
+    """
+    try:
+        main()
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else 0
+    atexit._run_exitfuncs()  # closes what libraries hold open; there is no public name for it
+    with contextlib.suppress(BrokenPipeError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _run(given: list[str], interruption: Interruption) -> int:

@@ -39,7 +39,7 @@ class _OpenFile:
         repetitive: columns worth a dictionary; one of keys or floats is given up after it was built.
     """
 
-    def __init__(  # noqa: PLR0913  # what a file is made of
+    def __init__(  # what a file is made of
         self,
         filesystem: pafs.FileSystem,
         root: str,

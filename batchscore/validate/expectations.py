@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from batchscore.contracts import Check
 from batchscore.errors import MAX_ITEMS, SettingsError, bounded, nearest
 from batchscore.validate import frames
+from batchscore.validate.shortcuts import shorten
 from batchscore.validate.staged import StagedTable
 from batchscore.validate.suite import (
     Suite,
@@ -38,7 +39,9 @@ def _import() -> Any:  # noqa: ANN401  # the package publishes no types
     # Read when the package is imported: it would send what it evaluates.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     with _main_with_a_file():
-        return importlib.import_module("great_expectations")
+        package = importlib.import_module("great_expectations")
+    shorten()
+    return package
 
 
 @contextlib.contextmanager

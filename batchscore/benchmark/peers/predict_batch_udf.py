@@ -16,6 +16,7 @@ def run(job: dict[str, Any], clock: Clock) -> dict[str, Any]:
         spark = spark_session.start(job)
     from pyspark.ml.functions import predict_batch_udf
     from pyspark.sql import functions as sf
+    from pyspark.sql.types import DoubleType
 
     names = job["features"]
     numbers_alone = len(job["feeds"]) == 1 and not any(job["feeds"][0]["vocabularies"])
@@ -39,11 +40,11 @@ def run(job: dict[str, Any], clock: Clock) -> dict[str, Any]:
     frame = spark_session.read(spark, job)
     if numbers_alone:
         score = predict_batch_udf(
-            of_matrix, return_type="double", batch_size=BATCH_ROWS, input_tensor_shapes=[[len(names)]]
+            of_matrix, return_type=DoubleType(), batch_size=BATCH_ROWS, input_tensor_shapes=[[len(names)]]
         )
         prediction = score(sf.array(*job["feeds"][0]["columns"]))
     else:
-        score = predict_batch_udf(of_columns, return_type="double", batch_size=BATCH_ROWS)
+        score = predict_batch_udf(of_columns, return_type=DoubleType(), batch_size=BATCH_ROWS)
         prediction = score(*names)
     kept = [job["key"], *job["partition_by"]]
     spark_session.write(frame.select(*kept, prediction.alias("prediction")), job)

@@ -20,7 +20,7 @@ def run(job: dict[str, Any], clock: Clock) -> dict[str, Any]:
     kept = [job["key"], *job["partition_by"]]
     frame = spark_session.read(spark, job)
     spark_session.write(frame.select(*kept, score(sf.struct(*job["features"])).alias("prediction")), job)
-    return spark_session.settings(job)
+    return dict(spark_session.settings(job))
 
 
 if __name__ == "__main__":

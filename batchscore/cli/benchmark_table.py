@@ -1,0 +1,30 @@
+"""What `batchscore benchmark` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from batchscore.benchmark import report
+from batchscore.cli.show import aligned
+
+REMARK = (
+    "rows/s and seconds are medians without the start of Spark, Ray or Daft, which 'with start' includes; "
+    "'x spark_udf' is the median of the rounds' own ratios"
+)
+
+
+def table_lines(document: Mapping[str, Any]) -> list[str]:
+    """One table a case, and why candidates are missing."""
+    machine = document["machine"]
+    lines = [f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}"]
+    for result in document["results"]:
+        case = result["case"]
+        lines += [
+            "",
+            f"{case['name']}: {case['rows']:,} rows in {case['files']} files, {result['rounds']} rounds, "
+            f"batchscore's engine: {result['engine']}",
+            *aligned(report.table_rows(result)),
+            *report.failures(result),
+        ]
+    return [*lines, "", REMARK]

@@ -1,0 +1,84 @@
+"""The figures of README and docs/benchmarks.md: batchscore beside its peers, case by case.
+
+    python -m benchmarks.speed headline | full [--dir DIR] [--peers-python P] [--rounds 5] [--only CASE ...]
+
+Each finished case is kept in DIR/results, and a second call goes on with those that are missing. At the end all of
+them are written to ``benchmarks/results/<set>.json`` with the chart beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchscore.benchmark import CASES, NAMES, Rules, benchmark
+from batchscore.benchmark.report import chart, machine, write
+from batchscore.cli.benchmark_table import table_lines
+
+RESULTS = Path(__file__).parent / "results"
+OWN = ("batchscore-spark", "batchscore-local")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A case of a set: who takes part, over how many rows."""
+
+    case: str
+    candidates: tuple[str, ...]
+    rows: int | None = None
+
+
+# Bounded by 45 minutes on two cores: only the first case is run by everybody and over 8 million rows.
+HEADLINE = (
+    Entry("lightgbm-50x31", NAMES),
+    Entry("lightgbm-200x63", (*OWN, "spark_udf", "limit"), 1_000_000),
+    Entry("xgboost-200x6", (*OWN, "spark_udf", "limit"), 1_000_000),
+    Entry("pipeline", (*OWN, "spark_udf", "limit"), 1_000_000),
+    Entry("mlp", (*OWN, "spark_udf", "limit"), 1_000_000),
+)
+FULL = tuple(Entry(name, NAMES) for name in CASES)
+SETS = {"headline": HEADLINE, "full": FULL}
+
+
+def main() -> None:
+    """Runs a set and prints it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=SETS)
+    parser.add_argument("--dir", type=Path, default=Path(".benchmarks"))
+    parser.add_argument("--peers-python")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=())
+    arguments = parser.parse_args()
+    rules = Rules(arguments.rounds, arguments.peers_python)
+    wanted = [entry for entry in SETS[arguments.set] if not arguments.only or entry.case in arguments.only]
+    results = [finished(entry, arguments.dir, rules, arguments.set) for entry in wanted]
+    document = {"machine": machine(), "results": results}
+    sys.stdout.write("\n".join(table_lines(document)) + "\n")
+    if not arguments.only:
+        RESULTS.mkdir(exist_ok=True)
+        write(document, RESULTS / f"{arguments.set}.json")
+        (RESULTS / f"{arguments.set}.svg").write_text(chart(results), encoding="utf-8")
+
+
+def finished(entry: Entry, folder: Path, rules: Rules, name: str) -> dict[str, Any]:
+    """The result of a case, taken now unless an earlier call has it."""
+    place = folder / "results" / f"{name}-{entry.case}.json"
+    if not place.exists():
+        document = benchmark([entry.case], entry.candidates, rules, rows=entry.rows, folder=folder, on_event=_say)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write(document["results"][0], place)
+    return dict(json.loads(place.read_text(encoding="utf-8")))
+
+
+def _say(event: Mapping[str, object]) -> None:
+    sys.stderr.write(f"{event.get('stage', 'note')}: {event.get('text')}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    main()
