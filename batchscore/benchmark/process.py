@@ -69,6 +69,8 @@ def timed(command: Sequence[str], folder: Path, environment: Mapping[str, str], 
         total = time.perf_counter() - started
         peak = memory.end()
         stages.end()
+        if process.stdout is not None:
+            process.stdout.close()
     if process.returncode:
         raise BatchscoreError(
             f"a candidate ended with exit code {process.returncode}",
@@ -91,8 +93,9 @@ class _Lines:
 
     def _read(self) -> None:
         if self._stream is not None:
-            for line in self._stream:
-                self._lines.append((time.perf_counter(), line))
+            with self._stream:
+                for line in self._stream:
+                    self._lines.append((time.perf_counter(), line))
 
     def end(self) -> None:
         self._thread.join(timeout=10)

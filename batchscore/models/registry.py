@@ -303,8 +303,8 @@ def _versions(client: MlflowClient, name: str) -> list[Any]:
     found: list[Any] = []
     token = None
     while len(found) < MAX_VERSIONS_LISTED:
-        quoted = name.replace("'", "''")
-        page = client.search_model_versions(f"name='{quoted}'", max_results=PAGE_VERSIONS, page_token=token)
+        quoted = f"'{name}'" if "'" not in name else f'"{name}"'  # MLflow knows no escapes, but both quotes
+        page = client.search_model_versions(f"name={quoted}", max_results=PAGE_VERSIONS, page_token=token)
         found.extend(page)
         token = page.token
         if not token:

@@ -64,7 +64,7 @@ def test_a_slow_wrapper_changes_the_choice(files):
 def test_a_real_engine(pinned):
     model, sample = pinned(factory.register_lightgbm, "booster")
     found = measure("pyfunc", files_of(model), batch_of(model, sample), seconds=0.3)
-    assert found.batch_rows == 400
+    assert found.batch_rows > 400, "the sample is repeated: a run's batches are larger"
     assert found.rows_per_second > 100
     assert found.load_seconds > 0.5  # MLflow and LightGBM are imported in there, although this process has them
     assert found.size_bytes == model.size_bytes
@@ -81,7 +81,7 @@ def test_memory_is_that_of_the_child(files):
 def test_loading_counts_from_nothing(files):
     slow = measure("timed", files("load-1.5"), rows(100), seconds=0.1)
     assert slow.load_seconds > 1.5
-    assert slow.batch_rows == 100
+    assert slow.batch_rows == 65_536
 
 
 def test_the_byte_budget(files):
