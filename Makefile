@@ -12,6 +12,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 AIRFLOW_BIN := .venv-airflow/bin
 AIRFLOW_READY := .venv-airflow/.ready
+PEERS_BIN := .venv-peers/bin
+PEERS_READY := .venv-peers/.ready
 DEMO_FLAGS ?=
 # Test processes at a time; each may hold a Spark session (2 GB) of its own.
 TEST_WORKERS ?= 2
@@ -80,8 +82,23 @@ types: $(READY) ## mypy, strict
 layers: $(READY) ## import-linter: who may import whom
 	$(BIN)/lint-imports
 
+$(PEERS_READY): requirements-peers.lock | $(UV)
+	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) .venv-peers
+	$(UV) pip sync --quiet --python $(PEERS_BIN)/python --require-hashes requirements-peers.lock
+	@touch $@
+
+BENCH := $(BIN)/python -m benchmarks.speed --peers-python $(CURDIR)/$(PEERS_BIN)/python
+
 .PHONY: bench
-bench: $(READY) ## the figures: speed against spark_udf, memory, start-up times
+bench: $(READY) $(PEERS_READY) ## the headline figures, in 45 minutes on two cores
+	$(BENCH) headline
+
+.PHONY: bench-full
+bench-full: $(READY) $(PEERS_READY) ## every case and every peer: hours; goes on where it was stopped
+	$(BENCH) full
+
+.PHONY: bench-job
+bench-job: $(READY) ## the demo's job with the model itself as engine: speed, memory, start-up times
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.end_to_end
 	$(BIN)/python -m benchmarks.memory
@@ -109,6 +126,8 @@ lock: | $(UV) ## pin all dependencies again, with hashes
 	  pyproject.toml --group dev --output-file requirements.lock
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
 	  airflow_dags/requirements.in --output-file requirements-airflow.lock
+	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  --group peers --output-file requirements-peers.lock
 
 .PHONY: clean
 clean: ## remove what the other tasks made

@@ -165,7 +165,7 @@ def _graph(job: Job, model: PinnedModel) -> dict[str, Any]:
     if job.case.model == "mlp":
         feed = {"name": "features", "dtype": "float32", "columns": job.features}
         feeds = [{**feed, "vocabularies": [None] * len(job.features)}]
-        return {"onnx": str(job.model / "model.onnx"), "feeds": feeds, "onnx_output": "probability"}
+        return {"onnx": str(job.model / "model.onnx"), "feeds": feeds, "onnx_output": "prediction"}
     try:
         files: ModelFiles = artifacts.files_for(OWN_ONNX, model)
     except BatchscoreError as error:

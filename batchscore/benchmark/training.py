@@ -95,13 +95,13 @@ def _mlp(case: Case, place: Path) -> None:
         weights.append(numpy_helper.from_array((rng.standard_normal((wide, narrow)) * scale).astype("f4"), f"w{layer}"))
         weights.append(numpy_helper.from_array(np.zeros(narrow, "f4"), f"b{layer}"))
         nodes.append(helper.make_node("Gemm", [last, f"w{layer}", f"b{layer}"], [f"z{layer}"]))
-        last = f"a{layer}" if layer < len(widths) - 2 else "probability"
-        nodes.append(helper.make_node("Relu" if last != "probability" else "Sigmoid", [f"z{layer}"], [last]))
+        last = f"a{layer}" if layer < len(widths) - 2 else "prediction"
+        nodes.append(helper.make_node("Relu" if last != "prediction" else "Sigmoid", [f"z{layer}"], [last]))
     graph = helper.make_graph(
         nodes,
         "mlp",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", case.columns])],
-        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["rows", 1])],
+        [helper.make_tensor_value_info("prediction", TensorProto.FLOAT, ["rows", 1])],
         weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
