@@ -65,9 +65,6 @@ def run(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: No
         BatchscoreError: of the kind that says why nothing was published.
     """
     started = time.perf_counter()
-    _check_suite_file(config)
-    if config.scoring.runner == "local":
-        runners.start_ahead(score.__name__)
     try:
         return _run(config, options, on_event, started)
     finally:
@@ -75,6 +72,9 @@ def run(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: No
 
 
 def _run(config: JobConfig, options: RunOptions, on_event: OnEvent, started: float) -> RunRecord:
+    _check_suite_file(config)
+    if config.scoring.runner == "local":
+        runners.start_ahead(score.__name__)
     spark = LazySpark(config, on_event)
     on_event({"event": "stage", "stage": "plan", "text": f"{config.model.requested} on {config.input.path}"})
     planned = make_plan(config, options, spark)

@@ -167,7 +167,7 @@ def benchmark(  # noqa: PLR0913, PLR0917  # each is a flag
     json: Json = False,
     verbose: Verbose = False,
 ) -> int:
-    """Measure this machine's rows per second, batchscore's and the peers', side by side.
+    """Measure rows a second here, beside the peers'.
 
     Candidates alternate, each in processes of its own; scores are compared before a time counts.
 

@@ -60,6 +60,15 @@ _STATES = {
 }
 
 
+def _size(count: int) -> str:
+    """Bytes in the unit that shows them.
+
+    >>> _size(22_123), _size(5 << 20)
+    ('22 KiB', '5.0 MiB')
+    """
+    return f"{count / _MIB:,.1f} MiB" if count >= _MIB else f"{count / 1024:,.0f} KiB"
+
+
 def _cells(candidate: Candidate) -> tuple[str, ...]:
     measured, proof = candidate.measurement, candidate.certificate
     return (
@@ -68,7 +77,7 @@ def _cells(candidate: Candidate) -> tuple[str, ...]:
         f"{measured.rows_per_second:,.0f}" if measured else "",
         f"{measured.load_seconds:.1f} s" if measured else "",
         f"{measured.peak_bytes / _MIB:,.0f} MiB" if measured else "",
-        f"{measured.size_bytes / _MIB:,.1f} MiB" if measured else "",
+        _size(measured.size_bytes) if measured else "",
         f"{proof.max_abs_diff:.1e}" if proof and proof.max_abs_diff else "0" if proof else "",
         f"{sum(rows for _, rows in proof.probes):,}" if proof else "",
         "auto" if candidate.chosen else "",

@@ -64,6 +64,7 @@ class LocalRunner:
                 pool.append(_spares.pop() if _spares else WorkerProcess(worker.__module__))
                 pool[-1].begin(worker, task)
                 pool[-1].give(*waiting.popleft())
+            end_spares()
             while len(results) < len(groups):
                 for process in _ready(pool):
                     index = process.index
