@@ -190,6 +190,10 @@ class UnavailableError(BatchscoreError):
     exit_code = 7
 
 
+class OutOfMemoryError(UnavailableError):
+    """A worker ran out of memory, or was killed as one that does is."""
+
+
 def unit_text(values: Iterable[tuple[str, str | None]]) -> str:
     """A unit as its path would say it.
 

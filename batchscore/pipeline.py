@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batchscore import engines, manifests, publish, read, record, runners, sampling, score, selection, validate
 from batchscore.config import JobConfig, redacted
@@ -32,6 +32,7 @@ from batchscore.errors import (
     BatchscoreError,
     FencedOutError,
     InputError,
+    OutOfMemoryError,
     ValidationRefused,
     bounded,
     listed,
@@ -203,10 +204,37 @@ def _staged(attempt: _Attempt) -> StagedOutput:
         # Workers read and write splits themselves: Spark needs no Delta for that.
         attempt.spark(delta=attempt.plan.route != "splits")
     attempt.stage("score", f"run {attempt.plan.run_id}: {_amount(attempt.plan)}")
-    staged = _score(attempt)
+    try:
+        staged = _score(attempt)
+    except OutOfMemoryError as error:
+        staged = _scored_in_halves(attempt, error)
     attempt.rows_read, attempt.peak_worker_bytes = staged.rows_read, staged.peak_worker_bytes
     _refuse_bad_rows(staged)
     return staged
+
+
+def _scored_in_halves(attempt: _Attempt, error: OutOfMemoryError) -> StagedOutput:
+    """Scores once more, in batches of half the size; a second failure names both sizes.
+
+    Raises:
+        OutOfMemoryError: that was not enough.
+    """
+    planned = attempt.plan
+    largest = max((split.rows for group in planned.tasks for split in group), default=planned.task.batch_rows)
+    rows = min(planned.task.batch_rows, largest if largest > 0 else planned.task.batch_rows)
+    half = max(rows // 2, 1)
+    publish.discard_run(planned.target.uri, planned.run_id)
+    text = f"{error.problem} with batches of {rows:,} rows: once more, with {half:,}"
+    attempt.on_event({"event": "notice", "text": text})
+    attempt.plan = replace(planned, task=replace(planned.task, batch_rows=half))
+    try:
+        return _score(attempt)
+    except OutOfMemoryError as again:
+        raise OutOfMemoryError(
+            f"workers ran out of memory with batches of {half:,} rows, and before with {rows:,}",
+            found=again.found or again.problem,
+            hint=f"give workers more memory, use fewer of them, or set scoring.batch_rows far below {half:,}",
+        ) from again
 
 
 def _judged(attempt: _Attempt, staged: StagedOutput) -> Verdict:

@@ -33,10 +33,11 @@ class Entry:
     rows: int | None = None
 
 
-# Bounded by 45 minutes on two cores: only the first case is run by everybody and over 8 million rows.
+# Bounded by 45 minutes on two cores: the first case over 8 million rows, the slower models over fewer. Fewer rows favour
+# spark_udf, because what batchscore does once in a run weighs more. The other peers take part in the full set.
 HEADLINE = (
-    Entry("lightgbm-50x31", NAMES),
-    Entry("lightgbm-200x63", (*OWN, "spark_udf", "limit"), 1_000_000),
+    Entry("lightgbm-50x31", (*OWN, "spark_udf", "limit")),
+    Entry("lightgbm-200x63", (*OWN, "spark_udf", "limit"), 2_000_000),
     Entry("xgboost-200x6", (*OWN, "spark_udf", "limit"), 1_000_000),
     Entry("pipeline", (*OWN, "spark_udf", "limit"), 1_000_000),
     Entry("mlp", (*OWN, "spark_udf", "limit"), 1_000_000),

@@ -34,6 +34,7 @@ class Tally:
     seconds: list[float] = field(default_factory=list)
     session_seconds: list[float] = field(default_factory=list)
     peak_bytes: list[int] = field(default_factory=list)
+    worker_peak_bytes: list[int] = field(default_factory=list)
     largest_difference: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     failure: str = ""
@@ -43,6 +44,8 @@ class Tally:
         self.seconds.append(round(outcome.seconds, 3))
         self.session_seconds.append(round(outcome.session_seconds, 3))
         self.peak_bytes.append(outcome.peak_bytes)
+        if "peak_worker_bytes" in outcome.answer:  # what batchscore itself says of its largest worker
+            self.worker_peak_bytes.append(int(outcome.answer["peak_worker_bytes"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,7 @@ def _summary(tally: Tally, rows: int) -> dict[str, Any]:
         "median_seconds_with_session": round(statistics.median(totals), 3),
         "rows_per_second": round(rows / median),
         "peak_bytes": max(tally.peak_bytes),
+        "worker_peak_bytes": max(tally.worker_peak_bytes, default=None),
         "largest_difference": tally.largest_difference,
         "settings": tally.settings,
     }

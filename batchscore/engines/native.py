@@ -21,6 +21,7 @@ from batchscore.contracts import PREDICTION, ModelFiles, ModelOutput, PinnedMode
 from batchscore.engines.arrays import batch_of, empty_batch
 from batchscore.engines.direct import caller, pin_threads
 from batchscore.engines.estimators import LOADERS, flavor_of, method_of, read_estimator
+from batchscore.engines.failures import raised
 from batchscore.engines.installed import installed
 from batchscore.engines.probability import PROBABILITY, both, probability_type
 from batchscore.engines.pyfunc import FLAVOR
@@ -73,9 +74,7 @@ class NativeEngine:
         except BatchscoreError:
             raise
         except Exception as error:  # an estimator may raise anything
-            raise ModelError(
-                f"model {self._label} raised while it scored {rows} rows", found=f"{type(error).__name__}: {error}"
-            ) from error
+            raise raised(self._label, rows, error) from error
         if self._declared == self._outputs:
             return to_batch(predicted, self._outputs, rows, self._label)
         prediction = to_batch(predicted[0], self._declared, rows, self._label)

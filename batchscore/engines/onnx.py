@@ -18,6 +18,7 @@ from batchscore.arrow.types import to_arrow
 from batchscore.contracts import ModelFiles, ModelInput, ModelOutput, PinnedModel
 from batchscore.engines.arrays import MATRIX, batch_of, empty_batch
 from batchscore.engines.base import Engine
+from batchscore.engines.failures import raised
 from batchscore.engines.onnx_artifact import is_artifact
 from batchscore.engines.onnx_converted import load_converted
 from batchscore.engines.onnx_tensors import DTYPES, arrow_of, column, open_session, stacked
@@ -72,7 +73,7 @@ class OnnxEngine:
         try:
             results = self._session.run(self._fetch, feeds)
         except Exception as error:  # ONNX Runtime's errors share no base class
-            raise ModelError(f"model {self._label} raised while it scored", found=error) from error
+            raise raised(self._label, inputs.num_rows, error) from error
         columns = [
             arrow_of(_flat(values, is_list=element_of(output.type) is not None))
             for values, output in zip(results, self._files.outputs, strict=True)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from batchscore.arrow.types import to_arrow
 from batchscore.contracts import ModelFiles, ModelInput
 from batchscore.engines.arrays import MATRIX, batch_of, empty_batch
+from batchscore.engines.failures import raised
 from batchscore.engines.onnx_artifact import (
     FLOAT_OVERFLOW,
     GRAPH_FILE,
@@ -70,7 +71,7 @@ class ConvertedEngine:
         try:
             values = self._session.run([self._description.output], feeds)[0]
         except Exception as error:  # ONNX Runtime's errors share no base class
-            raise ModelError(f"model {self._label} raised while it scored", found=error) from error
+            raise raised(self._label, inputs.num_rows, error) from error
         return batch_of(self._columns(values), outputs, inputs.num_rows, self._label)
 
     def _columns(self, values: np.ndarray[Any, Any]) -> list[Any]:

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from batchscore.contracts import ModelFiles, PinnedModel
 from batchscore.engines.arrays import empty_batch
-from batchscore.errors import ModelError, listed
+from batchscore.engines.failures import raised
+from batchscore.errors import listed
 
 FLAVOR = "python_function"
 # Flavors whose native model can have categorical features.
@@ -59,10 +60,7 @@ class PyfuncEngine:
             with self._pools.limit(limits=self._threads):
                 predicted = self._predict(data, params=self._params)
         except Exception as error:  # the model is the user's code: it may raise anything
-            raise ModelError(
-                f"model {self._label} raised while it scored {inputs.num_rows} rows",
-                found=f"{type(error).__name__}: {_reason(error)}",
-            ) from error
+            raise raised(self._label, inputs.num_rows, error, _reason(error)) from error
         return to_batch(predicted, self._files.outputs, inputs.num_rows, self._label)
 
     def _data(self, inputs: pa.RecordBatch) -> Any:  # noqa: ANN401  # a frame, an array, or arrays by name

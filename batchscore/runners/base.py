@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias, TypeVar
 
 from batchscore.contracts import ScoringTask, Split, TaskResult
-from batchscore.errors import BatchscoreError
+from batchscore.errors import BatchscoreError, OutOfMemoryError
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ def attempt(worker: Callable[[ScoringTask, _Work], TaskResult], task: ScoringTas
         return worker(task, work)
     except BatchscoreError as error:
         return error
+    except MemoryError as error:  # Arrow's is one, too
+        return OutOfMemoryError("a worker ran out of memory", found=error or None)
     except Exception as error:  # noqa: BLE001  # a bug must reach the driver as one error, whatever its class
         return unforeseen(error)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from batchscore.contracts import ScoringTask
-from batchscore.errors import UnavailableError
+from batchscore.errors import OutOfMemoryError, UnavailableError
 from batchscore.runners.base import Group, Outcome, SplitsWorker, attempt, unforeseen
 
 _BOOT = (
@@ -101,9 +101,10 @@ class WorkerProcess:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             code = 0
+        kind = OutOfMemoryError if code == -signal.SIGKILL else UnavailableError
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         hint = "most often memory ran out: use fewer workers, or smaller scoring.batch_rows"
-        return UnavailableError(f"worker process {self.pid} was lost", found=how, hint=hint)
+        return kind(f"worker process {self.pid} was lost", found=how, hint=hint)
 
 
 def serve(descriptor: int, module: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from batchscore.contracts import ScoringTask, TaskResult
-from batchscore.errors import BatchscoreError, InputError, SetupError, UnavailableError, bounded
+from batchscore.errors import BatchscoreError, InputError, OutOfMemoryError, SetupError, UnavailableError, bounded
 from batchscore.runners.base import Group, OnResult, Outcome, SplitsWorker, attempt
 from batchscore.runners.shipping import ship_model, ship_package, with_shipped_model
 
@@ -37,6 +37,10 @@ DEFAULT_MAX_FAILURES = 4
 _OF_DATA = re.compile(
     r"\[(FAILED_READ_FILE|CANNOT_READ|CAST_|DIVIDE_BY_ZERO|ARITHMETIC_OVERFLOW|NUMERIC_VALUE_OUT_OF_RANGE"
     r"|INVALID_ARRAY_INDEX|CANNOT_PARSE|UDF_|USER_RAISED_EXCEPTION|DELTA_)"
+)
+# How Spark says that a worker or executor was killed for memory; a Python worker's crash is most often that.
+_OF_MEMORY = re.compile(
+    r"Python worker exited unexpectedly|OutOfMemoryError|exit(ed with)? code:? 137|Container killed|exceeding memory"
 )
 _OUTCOME_SCHEMA = "number int, outcome binary"
 
@@ -255,6 +259,9 @@ def spark_error(error: Exception) -> BatchscoreError:
         return SetupError("the executors' Python cannot be used", found=_cause(text), hint=hint)
     if isinstance(error, AnalysisException) or _OF_DATA.search(text):
         return InputError("Spark could not read or compute the input's rows", found=_cause(text))
+    if _OF_MEMORY.search(text):
+        hint = "give executors more memory (spark.executor.memoryOverhead)"
+        return OutOfMemoryError("a worker of Spark ran out of memory", found=_cause(text), hint=hint)
     hint = "try again; where memory ran out, give executors more (spark.executor.memoryOverhead) or smaller batches"
     return UnavailableError("Spark lost the job", found=_cause(text), hint=hint)
 

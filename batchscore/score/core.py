@@ -169,7 +169,7 @@ def _samples(rows: pa.RecordBatch, task: ScoringTask, bad: list[tuple[Binding, C
 def _scored(inputs: pa.RecordBatch, engine: Scorer) -> pa.RecordBatch:
     try:
         return engine.score(inputs)
-    except BatchscoreError:
+    except (BatchscoreError, MemoryError):
         raise
     except Exception as error:  # a model is somebody's code and raises whatever it likes
         raise ModelError(

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from tests.e2e.conftest import Job
+from tests.e2e.conftest import ROWS, Job
 from tests.factories.delta import active_adds, delete_rows, set_properties
 
 pytestmark = pytest.mark.e2e
@@ -338,6 +338,22 @@ def test_a_model_that_misbehaves(job, body, code, words):
         refused(job, code, *words, arguments=arguments)
     else:
         assert job.run(*arguments).returncode == 0
+
+
+def test_memory_that_runs_out_halves_the_batch_once(job):
+    body = "if rows > 120: raise MemoryError('no room')\n        return [0.05] * rows"
+    arguments = ("--config", job.settings, "--model", bad_model(job, body))
+    done = job.run(*arguments, "--set", "scoring.batch_rows=200")
+    assert done.returncode == 0, done.stderr
+    assert "once more, with 100" in done.stderr
+    assert json.loads(done.stdout)["rows"] == ROWS
+    assert len(list(job.table.rglob("part-*.parquet"))) == len(active_adds(job.table)), "the first try left a file"
+
+
+def test_memory_that_runs_out_again_names_both_sizes(job):
+    model = bad_model(job, "if rows > 10: raise MemoryError('no room')\n        return [0.05] * rows")
+    arguments = ("--config", job.settings, "--model", model, "--set", "scoring.batch_rows=80")
+    refused(job, 7, "batches of 40 rows", "before with 80", "scoring.batch_rows", arguments=arguments)
 
 
 def test_units_that_cannot_be_replaced_together_are_refused_before_scoring(job):
