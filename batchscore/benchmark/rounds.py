@@ -36,7 +36,7 @@ class Tally:
     peak_bytes: list[int] = field(default_factory=list)
     worker_peak_bytes: list[int] = field(default_factory=list)
     largest_difference: float | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] | None = None
     failure: str = ""
 
     def add(self, outcome: Outcome) -> None:
@@ -64,10 +64,10 @@ class Rules:
 
 
 def compare(case: Case, folder: Path, names: Sequence[str], rules: Rules, on_event: OnEvent) -> dict[str, Any]:
-    """Runs the candidates in turn, in one round that warms the disk cache and in those that count.
+    """Runs the candidates in turn, ``rules.rounds`` times.
 
-    In that first round batchscore proves and measures its engines, and each candidate's scores are compared with
-    those of the first candidate that has any, row by row.
+    Before that batchscore's own run once: they prove and measure its engines, and bring the table into the disk
+    cache. What a candidate scores in its first run is compared, row by row, with the first candidate's scores.
 
     Args:
         case: what to score.
@@ -111,13 +111,13 @@ class _Course:
 
     def round(self, number: int) -> None:
         for name, tally in self.tallies.items():
-            if tally.failure:
+            if tally.failure or not (number or _is_own(name)):
                 continue
             try:
                 outcome = self._run(name)
                 if number:
                     tally.add(outcome)
-                else:
+                if tally.settings is None:
                     self._look_at(name, tally, outcome)
             except BatchscoreError as error:
                 tally.failure = bounded(error.text(), 2_000)
@@ -137,8 +137,8 @@ class _Course:
         return timed(command, self._job.folder, _environment(name), LIMIT_SECONDS)
 
     def _look_at(self, name: str, tally: Tally, outcome: Outcome) -> None:
-        """The first round: whose scores these are, and which engine batchscore took."""
-        tally.settings = outcome.answer.get("settings", {})
+        """A first run: whose scores these are, and which engine batchscore took."""
+        tally.settings = outcome.answer.get("settings") or {}
         if name.startswith("batchscore"):
             tally.settings = {"engine": outcome.answer["engine"], "runner": outcome.answer["runner"]}
             if self.engine is None:
@@ -152,9 +152,13 @@ class _Course:
         tally.largest_difference = scores.difference(self._reference)
 
 
+def _is_own(name: str) -> bool:
+    return name.startswith("batchscore") or name in ("limit", "floor")
+
+
 def _environment(name: str) -> dict[str, str]:
     """A candidate's environment: batchscore's own find batchscore, the peers' workers find the peers' scripts."""
-    own = name.startswith("batchscore") or name in ("limit", "floor")
+    own = _is_own(name)
     place = str(Path(batchscore.__file__).parents[1] if own else PEERS)
     inherited = os.environ.get("PYTHONPATH", "") if own else ""
     path = os.pathsep.join(filter(None, (place, inherited)))
