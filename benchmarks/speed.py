@@ -33,8 +33,8 @@ class Entry:
     rows: int | None = None
 
 
-# Bounded by 45 minutes on two cores: the first case over 8 million rows, the slower models over fewer. Fewer rows favour
-# spark_udf, because what batchscore does once in a run weighs more. The other peers take part in the full set.
+# Bounded by 45 minutes on two cores: the first case over 8 million rows, the others over fewer, whose time the fixed
+# parts of a run dominate, spark_udf's more than batchscore's. The other peers take part in the full set.
 HEADLINE = (
     Entry("lightgbm-50x31", (*OWN, "spark_udf", "limit")),
     Entry("lightgbm-200x63", (*OWN, "spark_udf", "limit"), 2_000_000),
