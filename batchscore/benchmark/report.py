@@ -18,7 +18,8 @@ from batchscore.engines.installed import installed
 PACKAGES = ("pyspark", "mlflow", "pyarrow", "onnxruntime", "lightgbm", "xgboost", "scikit-learn", "deltalake", "numpy")
 LABELS = {candidate.name: candidate.label for candidate in CANDIDATES}
 
-BAR_HEIGHT, ROW_HEIGHT, LEFT, WIDTH, HEAD = 16, 24, 230, 860, 34
+BAR_HEIGHT, ROW_HEIGHT, HEAD = 16, 24, 34
+LEFT, RIGHT, WIDTH = 150, 260, 860  # room for names and for what stands behind a bar
 COLOURS = {"own": "#0b6e4f", "peer": "#8a99a6", "bound": "#d8dee3"}
 
 
@@ -121,7 +122,7 @@ def _block(result: Mapping[str, Any], top: int) -> tuple[str, int]:
     timed = [(name, found) for name, found in result["candidates"].items() if "seconds" in found and name != "floor"]
     timed.sort(key=lambda item: -item[1]["rows_per_second"])
     most = max((found["rows_per_second"] for _, found in timed), default=1)
-    scale = (WIDTH - LEFT - 190) / most
+    scale = (WIDTH - LEFT - RIGHT) / most
     title = escape(f"{case['name']}: {case['rows']:,} rows, {result['cores']} cores, engine {result['engine']}")
     lines = [f'<text x="10" y="{top + 20}" font-weight="600" fill="#1c2733">{title}</text>\n']
     for index, (name, found) in enumerate(timed):
@@ -129,7 +130,7 @@ def _block(result: Mapping[str, Any], top: int) -> tuple[str, int]:
         own = name.startswith("batchscore")
         colour = COLOURS["own" if own else "bound" if name == "limit" else "peer"]
         length = max(2, round(found["rows_per_second"] * scale))
-        times = ratio(result, name, BASELINE)
+        times = ratio(result, name, BASELINE) if name != BASELINE else None
         text = f"{found['rows_per_second']:,} rows/s" + (f"  ({times:.1f}x spark_udf)" if times else "")
         lines.append(f'<text x="{LEFT - 8}" y="{y + 13}" text-anchor="end" fill="#1c2733">{escape(name)}</text>')
         lines.append(f'<rect x="{LEFT}" y="{y}" width="{length}" height="{BAR_HEIGHT}" rx="2" fill="{colour}"/>')

@@ -227,3 +227,21 @@ def test_nothing_is_written_and_no_thread_is_left_to_send(tmp_path, spark, monke
     before = sorted(path.name for path in tmp_path.iterdir())
     judged(tmp_path, spark, expectations=[between("id", 0, 28)], engine="pandas")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "suite.json", "table [1]"])
+
+
+def test_what_is_left_out_of_great_expectations_judges_nothing():
+    """The shortcuts are in place in the installed version, and decimals are still found where there can be any."""
+    import decimal
+    import importlib
+
+    import numpy as np
+
+    from batchscore.validate.expectations import _import
+
+    _import()
+    util = importlib.import_module("great_expectations.util")
+    engine = importlib.import_module("great_expectations.execution_engine.pandas_execution_engine")
+    assert util.does_ndarray_contain_decimal_dtype(np.array([1, decimal.Decimal("1.5")], dtype=object))
+    assert not util.does_ndarray_contain_decimal_dtype(np.array([1.0, 2.0]))
+    assert util.does_ndarray_contain_decimal_dtype.searched is not None
+    assert engine.hash_pandas_dataframe(None) == ""

@@ -11,7 +11,7 @@ import pytest
 
 from batchscore.contracts import TaskResult
 from batchscore.errors import BadRowsError, BatchscoreError, SettingsError, UnavailableError
-from batchscore.runners import LocalRunner, runner_class
+from batchscore.runners import LocalRunner, end_spares, local, runner_class, start_ahead
 from tests import samples
 
 TESTS = Path(samples.__file__).parent
@@ -150,3 +150,30 @@ def test_what_a_model_prints_and_warns_reaches_stderr_only(tmp_path):
 def test_an_unknown_runner_is_named_with_its_neighbour():
     with pytest.raises(SettingsError, match="did you mean: spark"):
         runner_class("sparkk")
+
+
+def test_processes_started_ahead_are_taken_over_and_the_rest_end(monkeypatch):
+    started = []
+    original = local.WorkerProcess
+    monkeypatch.setattr(local, "WorkerProcess", lambda module: started.append(original(module)) or started[-1])
+    start_ahead(samples.__name__, 3)
+    start_ahead(samples.__name__, 3)
+    assert len(started) == 3, "called twice, started once"
+    results = LocalRunner(2).run_splits(samples.count_rows, samples.scoring_task(), samples.groups_of(1, 2), silent)
+    assert {result.pid for result in results} <= {process.pid for process in started}
+    assert len(started) == 3
+    assert gone_within([process.pid for process in started], 2), "the third was not needed"
+
+
+def test_processes_that_nobody_takes_end():
+    start_ahead("no.such.module", 1)
+    [process] = local._spares
+    assert alive(process.pid), "what cannot be imported ahead is found out when it is needed"
+    end_spares()
+    assert gone_within([process.pid], 2)
+    script = (
+        "from batchscore.runners import start_ahead; from batchscore.runners import local; "
+        "start_ahead('batchscore.score', 1); print(local._spares[0].pid, flush=True); import os; os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=TESTS.parent, capture_output=True, text=True, check=True)
+    assert gone_within([int(done.stdout)], 5), "its parent is gone"

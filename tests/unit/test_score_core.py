@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -143,3 +145,30 @@ def test_a_discarded_writer_leaves_no_file(tmp_path):
     assert list(tmp_path.rglob("*.parquet"))
     writer.discard()
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_columns_that_repeat_have_dictionaries_and_others_none(tmp_path):
+    """Constants are one entry; a dictionary of keys or scores would be built for nothing."""
+    base = values.task(str(tmp_path))
+    task = dataclasses.replace(
+        base,
+        source_columns=(*base.source_columns, Column("country", "string")),
+        columns=(base.columns[0], OutputColumn("country", "string", "source", "country"), *base.columns[1:]),
+    )
+    writer = StagedWriter(task)
+    for start in (0, 3):
+        rows = batch(range(start, start + 3), [1.0] * 3, country=pa.array(["DE", None, "FR"]))
+        writer.write(score_batch(rows, task, Doubling(), with_lineage=start > 0).table)
+    (file,) = writer.finish()
+    group = pq.ParquetFile(tmp_path / file.path).metadata.row_group(0)
+    coded = {group.column(i).path_in_schema: group.column(i).has_dictionary_page for i in range(group.num_columns)}
+    assert not coded["id"]
+    assert not coded["prediction"]
+    assert coded["country"]
+    assert coded["_run_id"]
+    table = pq.read_table(tmp_path / file.path)
+    assert table.column("_run_id").to_pylist() == [values.RUN_ID] * 6
+    assert table.column("country").to_pylist() == ["DE", None, "FR"] * 2
+    stats = {column.name: column for column in file.stats}
+    assert (stats["country"].null_count, stats["country"].minimum, stats["country"].maximum) == (2, "DE", "FR")
+    assert (stats["_run_id"].null_count, stats["_run_id"].minimum) == (0, values.RUN_ID)
