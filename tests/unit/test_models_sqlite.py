@@ -123,3 +123,16 @@ def test_mlflow_is_not_imported(uri):
         "assert not {'mlflow', 'sqlalchemy', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_where_a_version_was_copied_to_goes_before_where_it_came_from(uri, tmp_path):
+    copy = tmp_path / "r.db"
+    shutil.copy(uri.removeprefix("sqlite:///"), copy)
+    with sqlite3.connect(copy) as database:
+        database.execute("UPDATE model_versions SET storage_location = 'file:///elsewhere' WHERE version = 1")
+        database.execute("UPDATE model_versions SET storage_location = '' WHERE version = 2")
+    for version in ("1", "2"):
+        found = sqlite.locate(f"sqlite:///{copy}", None, parse_reference(f"m/{version}"))
+        assert found is not None
+        assert found == by_client(f"sqlite:///{copy}", f"m/{version}")
+    assert sqlite.locate(f"sqlite:///{copy}", None, parse_reference("m/1")).files == "file:///elsewhere"
