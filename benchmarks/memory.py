@@ -38,7 +38,7 @@ def peak_bytes(rows: int) -> int:
         _batchscore(folder, "demo", "--rows", str(rows), "--dir", str(folder), "--runner", "local")
         settings = str(folder / "conf" / "fraud_detection.yaml")
         done = _batchscore(folder, "run", "--config", settings, "--engine", "pyfunc", "--force")
-        return int(done["record"]["peak_worker_bytes"])
+        return int(done["peak_worker_bytes"])
     finally:
         shutil.rmtree(folder)
 
