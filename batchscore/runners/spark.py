@@ -261,7 +261,7 @@ def spark_error(error: Exception) -> BatchscoreError:
         return InputError("Spark could not read or compute the input's rows", found=_cause(text))
     if _OF_MEMORY.search(text):
         hint = "give executors more memory (spark.executor.memoryOverhead)"
-        return OutOfMemoryError("a worker of Spark ran out of memory", found=_cause(text), hint=hint)
+        return OutOfMemoryError("Spark lost a worker, most often because memory ran out", found=_cause(text), hint=hint)
     hint = "try again; where memory ran out, give executors more (spark.executor.memoryOverhead) or smaller batches"
     return UnavailableError("Spark lost the job", found=_cause(text), hint=hint)
 

@@ -66,7 +66,7 @@ def test_a_storage_error_arrives_as_itself(spark, tmp_path):
 
 
 def test_a_killed_worker_is_unavailable_without_a_stack_trace(spark):
-    with pytest.raises(UnavailableError, match="Spark lost the job") as caught:
+    with pytest.raises(UnavailableError, match="Spark lost a worker") as caught:
         SparkRunner(spark).run_splits(samples.killed, samples.scoring_task(), samples.groups_of(1), silent)
     assert "Python worker exited unexpectedly" in caught.value.text()
     assert "\tat " not in caught.value.text()
