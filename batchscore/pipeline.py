@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from batchscore import engines, manifests, publish, read, record, runners, sampling, score, selection, validate
+from batchscore import engines, manifests, publish, record, runners, sampling, score, selection, staging, validate
 from batchscore.config import JobConfig, redacted
 from batchscore.contracts import (
     VERSION,
@@ -22,17 +22,13 @@ from batchscore.contracts import (
     ScoringPlan,
     StagedFile,
     StagedOutput,
-    TaskResult,
     UnitValues,
     Verdict,
 )
 from batchscore.errors import (
     MAX_ITEMS,
-    BadRowsError,
     BatchscoreError,
     FencedOutError,
-    InputError,
-    OutOfMemoryError,
     ValidationRefused,
     bounded,
     listed,
@@ -204,37 +200,10 @@ def _staged(attempt: _Attempt) -> StagedOutput:
         # Workers read and write splits themselves: Spark needs no Delta for that.
         attempt.spark(delta=attempt.plan.route != "splits")
     attempt.stage("score", f"run {attempt.plan.run_id}: {_amount(attempt.plan)}")
-    try:
-        staged = _score(attempt)
-    except OutOfMemoryError as error:
-        staged = _scored_in_halves(attempt, error)
+    staged = staging.Staging(attempt.config.scoring.runner, attempt.spark, attempt.on_event).fill(attempt.plan)
     attempt.rows_read, attempt.peak_worker_bytes = staged.rows_read, staged.peak_worker_bytes
-    _refuse_bad_rows(staged)
+    staging.refuse_bad_rows(staged)
     return staged
-
-
-def _scored_in_halves(attempt: _Attempt, error: OutOfMemoryError) -> StagedOutput:
-    """Scores once more, in batches of half the size; a second failure names both sizes.
-
-    Raises:
-        OutOfMemoryError: that was not enough.
-    """
-    planned = attempt.plan
-    largest = max((split.rows for group in planned.tasks for split in group), default=planned.task.batch_rows)
-    rows = min(planned.task.batch_rows, largest if largest > 0 else planned.task.batch_rows)
-    half = max(rows // 2, 1)
-    publish.discard_run(planned.target.uri, planned.run_id)
-    text = f"{error.problem} with batches of {rows:,} rows: once more, with {half:,}"
-    attempt.on_event({"event": "notice", "text": text})
-    attempt.plan = replace(planned, task=replace(planned.task, batch_rows=half))
-    try:
-        return _score(attempt)
-    except OutOfMemoryError as again:
-        raise OutOfMemoryError(
-            f"workers ran out of memory with batches of {half:,} rows, and before with {rows:,}",
-            found=again.found or again.problem,
-            hint=f"give workers more memory, use fewer of them, or set scoring.batch_rows far below {half:,}",
-        ) from again
 
 
 def _judged(attempt: _Attempt, staged: StagedOutput) -> Verdict:
@@ -254,81 +223,6 @@ def _check_suite_columns(config: JobConfig, planned: ScoringPlan) -> None:
     if config.validation.suite is not None:
         names = [column.name for column in planned.task.columns]
         validate.check_columns(validate.load_suite(config.validation.suite), names)
-
-
-def _score(attempt: _Attempt) -> StagedOutput:
-    planned, task = attempt.plan, attempt.plan.task
-    if attempt.config.scoring.runner == "local":
-        tally = _Tally(attempt)
-        results = runners.LocalRunner().run_splits(score.run_splits_task, task, planned.tasks, tally)
-    elif planned.route == "splits":
-        runner = runners.SparkRunner(attempt.spark())
-        tally = _Tally(attempt)
-        results = runner.run_splits(score.run_splits_task, task, planned.tasks, tally)
-    else:
-        runner = runners.SparkRunner(attempt.spark())
-        tally = _Tally(attempt)
-        names = [column.name for column in task.source_columns]
-        frame = read.dataframe(attempt.spark(), planned.source, planned.restriction, names)
-        frame = read.only_units(frame, [unit.values for unit in planned.to_score])
-        results = runner.run_dataframe(score.run_batches_task, task, frame, tally)
-    return _collected(results, tally.seconds())
-
-
-class _Tally:
-    """Counts the rows of finished tasks and says how far the run is; the session's start does not count."""
-
-    def __init__(self, attempt: _Attempt) -> None:
-        self._attempt = attempt
-        self._started = time.perf_counter()
-        self._rows = 0
-        self._tell()
-
-    def __call__(self, result: TaskResult) -> None:
-        self._rows += result.rows_read
-        self._tell()
-
-    def _tell(self) -> None:
-        facts = {"rows": self._rows, "total": self._attempt.plan.expected_rows, "seconds": self.seconds()}
-        self._attempt.on_event({"event": "progress", **facts})
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._started
-
-
-def _collected(results: Sequence[TaskResult], seconds: float) -> StagedOutput:
-    files = tuple(file for result in results for file in result.files)
-    bad_rows = [row for result in results for row in result.bad_rows]
-    staged = StagedOutput(
-        files=files,
-        rows_read=sum(result.rows_read for result in results),
-        rows_staged=sum(result.rows_staged for result in results),
-        bad_count=sum(result.bad_count for result in results),
-        bad_rows=tuple(bad_rows[:MAX_ITEMS]),
-        seconds=seconds,
-        peak_worker_bytes=max((result.peak_bytes for result in results), default=0),
-    )
-    if staged.rows_read == 0:
-        raise InputError(
-            "no row is left to score",
-            hint="look at --where, --partition and the input: an empty result would replace what is published",
-        )
-    return staged
-
-
-def _refuse_bad_rows(staged: StagedOutput) -> None:
-    if not staged.bad_count:
-        return
-    detail = [
-        f"{', '.join(f'{key}={value}' for key, value in row.keys) or 'row'}: column {row.column} = {row.value}: "
-        f"{row.reason}"
-        for row in staged.bad_rows
-    ]
-    raise BadRowsError(
-        f"{staged.bad_count:,} of {staged.rows_read:,} rows cannot be scored; nothing was published",
-        detail=detail,
-        hint="mend these rows in the input, or leave them out with --where",
-    )
 
 
 def _refuse_failed(verdict: Verdict) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import json
+import os
 import pickle
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,7 +42,7 @@ class IsolatedEngine:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  # the interpreter that was restored, our own entry point
-                [str(interpreter), "-I", "-c", _BOOT, _code_path(), str(theirs.fileno())],
+                [str(interpreter), "-I", "-c", _BOOT, _code_path(interpreter), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what a model prints must not get into a document on stdout
@@ -104,12 +104,17 @@ def load(module: str, files: ModelFiles, threads: int) -> IsolatedEngine:
     return IsolatedEngine(restored(files.path, files.digest), module, files, threads)
 
 
-def _code_path() -> str:
-    """An entry for ``sys.path`` under which there is this package and nothing else."""
+def _code_path(interpreter: Path) -> str:
+    """An entry for ``sys.path`` under which there is this package and nothing else.
+
+    It is kept beside the environment: a worker that is killed leaves nothing behind.
+    """
     package = Path(__file__).parents[1]
     if not package.is_dir():  # inside the zip that an executor was sent
         return str(package.parent)
-    folder = tempfile.mkdtemp(prefix="batchscore-code-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    Path(folder, "batchscore").symlink_to(package, target_is_directory=True)
-    return folder
+    name = hashlib.sha256(os.fsencode(package)).hexdigest()[:16]
+    folder = interpreter.parents[1] / "batchscore" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        Path(folder, "batchscore").symlink_to(package, target_is_directory=True)
+    return str(folder)

@@ -96,7 +96,7 @@ def test_a_process_that_dies_is_reported(files):
         engine.score(batch(-2.0))
 
 
-def test_no_process_outlives_its_parent_even_while_the_model_works(files, tmp_path):
+def test_a_killed_worker_leaves_no_process_and_no_file_even_while_the_model_works(files, tmp_path):
     script = f"""
         import pickle, pyarrow as pa
         from pathlib import Path
@@ -108,7 +108,7 @@ def test_no_process_outlives_its_parent_even_while_the_model_works(files, tmp_pa
     """
     parent = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -122,6 +122,7 @@ def test_no_process_outlives_its_parent_even_while_the_model_works(files, tmp_pa
     while alive(child) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not alive(child)
+    assert not list(tmp_path.iterdir())
 
 
 def alive(pid: int) -> bool:

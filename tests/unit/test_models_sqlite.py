@@ -91,18 +91,20 @@ def test_other_stores_and_registries_are_left_to_the_client(uri, monkeypatch):
     assert sqlite.locate(uri, None, reference) is None
 
 
-def test_an_unknown_revision_of_the_tables_is_left_to_the_client(uri, tmp_path):
-    copy = tmp_path / "r.db"
-    shutil.copy(uri.removeprefix("sqlite:///"), copy)
+@pytest.fixture
+def copy(uri, tmp_path):
+    """The registry's database, to be changed."""
+    return Path(shutil.copy(uri.removeprefix("sqlite:///"), tmp_path / "r.db"))
+
+
+def test_an_unknown_revision_of_the_tables_is_left_to_the_client(copy):
     assert sqlite.locate(f"sqlite:///{copy}", None, parse_reference("m/1")) is not None
     with sqlite3.connect(copy) as database:
         database.execute("UPDATE alembic_version SET version_num = 'newer'")
     assert sqlite.locate(f"sqlite:///{copy}", None, parse_reference("m/1")) is None
 
 
-def test_a_model_of_another_workspace_is_left_to_the_client(uri, tmp_path):
-    copy = tmp_path / "r.db"
-    shutil.copy(uri.removeprefix("sqlite:///"), copy)
+def test_a_model_of_another_workspace_is_left_to_the_client(copy):
     with sqlite3.connect(copy) as database:
         database.execute("PRAGMA foreign_keys = OFF")
         database.execute("UPDATE model_versions SET workspace = 'team'")
