@@ -1,8 +1,8 @@
-"""Ensembles of trees walked by a small C program, exactly as the model's own library walks them.
+"""Ensembles of trees scored by a small C program, with the model's own library's decisions and sums.
 
-The driver reads the trees out of the model and compiles the walker (a second, whatever the model's size); workers load
-both with numpy and ctypes and call it once a batch. float64 rows meet the model's own double thresholds, float32 rows
-thresholds that part them alike, and leaves are added in the library's order and type.
+The driver reads the trees out of the model and compiles the kernels (seconds, whatever the model's size); workers load
+both with numpy and ctypes and call one once a batch, on the batch's own columns. float64 rows meet the model's own
+double thresholds, float32 rows thresholds that part them alike, and leaves are added in the library's order and type.
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ from batchscore.contracts import ModelFiles, PinnedModel
 from batchscore.engines.arrays import empty_batch
 from batchscore.engines.features import unfit
 from batchscore.engines.installed import installed
-from batchscore.engines.trees import artifact, library
+from batchscore.engines.trees import artifact, kernels, library
 from batchscore.engines.trees.forest import refusal
-from batchscore.engines.trees.library import Walker
 from batchscore.engines.trees.read import Ensemble, read_ensemble
 from batchscore.engines.trees.scores import scored
 from batchscore.engines.unwrap import PLAIN_FLAVORS, plain_flavor, unwrap
 from batchscore.errors import ModelError, listed
 
-LIBRARY = "walk.so"
+LIBRARY = "trees.so"
 # What reads a model's trees; XGBoost is sold under two names.
 READERS = ("lightgbm", "scikit-learn", "xgboost", "xgboost-cpu", "mlflow")
 
 
 class CompiledEngine:
-    """A walker, and how batches reach it.
+    """A kernel, and how batches reach it.
 
     Args:
         ensemble: the model.
@@ -45,7 +44,8 @@ class CompiledEngine:
 
     def __init__(self, ensemble: Ensemble, path: Path, files: ModelFiles, threads: int) -> None:
         self._ensemble = ensemble
-        self._walker = Walker(path, ensemble.forest, ensemble.features.dtype, threads)
+        self._library = path
+        self._kernel = kernels.fastest(path, ensemble.forest, ensemble.features.dtype, threads)
         self._files = files
         self._label = f"{files.name} {files.version}".strip()
 
@@ -53,11 +53,11 @@ class CompiledEngine:
         """Scores a batch; see :class:`batchscore.engines.base.Engine`."""
         if inputs.num_rows == 0:
             return empty_batch(self._files.outputs)
-        matrix = self._ensemble.features.matrix(inputs)
-        reason = refusal(self._ensemble.forest, matrix)
+        columns = self._ensemble.features.separate(inputs)
+        reason = refusal(self._ensemble.forest, columns)
         if reason is not None:
             raise ModelError(f"model {self._label} does not score these {inputs.num_rows} rows", found=reason)
-        linked = self._walker.linked(self._ensemble.scores, self._walker.sums(matrix))
+        linked = kernels.linked(self._library, self._ensemble.scores, self._kernel.sums(columns))
         return scored(self._ensemble.scores, linked, self._files.outputs, self._label)
 
 
@@ -92,7 +92,7 @@ def not_trees(model: PinnedModel) -> str | None:
 
 
 def convert(model: PinnedModel, folder: Path) -> None:
-    """Writes the trees, their description and the compiled walker into ``folder``.
+    """Writes the trees, their description and the compiled kernels into ``folder``.
 
     Raises:
         ModelError: the model is no ensemble of trees, or of a kind that is not known; the error says which.

@@ -23,6 +23,7 @@ from batchscore.schema import FLOATS, INTEGERS, element_of
 Matrix: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Dtype: TypeAlias = Literal["float32", "float64"]
 RANK = 2
+WIDTH: Mapping[Dtype, int] = {"float32": 4, "float64": 8}  # bytes
 NUMPY = {
     pa.int8(): np.int8,
     pa.int16(): np.int16,
@@ -77,17 +78,45 @@ class Features:
         Raises:
             ModelError: null in an input that has no null, or arrays of another length than the model takes.
         """
-        if len(self.columns) == 1 and element_of(self.columns[0].type) is not None:
+        if self._is_one_array:
             return self._from_lists(batch.column(0))
-        wanted = pa.float32() if self.dtype == "float32" else pa.float64()
-        arrays = [
-            self._numbers(array, column, wanted) for array, column in zip(batch.columns, self.columns, strict=True)
-        ]
+        arrays = self._arrays(batch)
         numbers = pa.RecordBatch.from_arrays(arrays, names=[str(index) for index in range(len(arrays))])
         if not batch.num_rows:
             return np.empty((0, self.width), self.dtype)
         found: Matrix = numbers.to_tensor(null_to_nan=True, row_major=True).to_numpy()
         return found
+
+    def separate(self, batch: pa.RecordBatch) -> list[Matrix]:
+        """The columns of :meth:`matrix`, each contiguous. May share Arrow's memory.
+
+        Raises:
+            ModelError: as of :meth:`matrix`.
+        """
+        if self._is_one_array:
+            return list(np.ascontiguousarray(self._from_lists(batch.column(0)).T))
+        if not batch.num_rows:
+            return [np.empty(0, self.dtype)] * self.width
+        missing = array_of([np.nan], self._wanted)[0]  # `pa.scalar` would import pandas
+        arrays = [array.fill_null(missing) if array.null_count else array for array in self._arrays(batch)]
+        return [
+            np.frombuffer(array.buffers()[1], self.dtype, len(array), array.offset * WIDTH[self.dtype])
+            for array in arrays
+        ]
+
+    @property
+    def _is_one_array(self) -> bool:
+        return len(self.columns) == 1 and element_of(self.columns[0].type) is not None
+
+    @property
+    def _wanted(self) -> pa.DataType:
+        return pa.float32() if self.dtype == "float32" else pa.float64()
+
+    def _arrays(self, batch: pa.RecordBatch) -> list[pa.Array]:
+        return [
+            self._numbers(array, column, self._wanted)
+            for array, column in zip(batch.columns, self.columns, strict=True)
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """What :func:`from_json` reads."""
@@ -127,10 +156,9 @@ class Features:
             )
         if flat.null_count and not pa.types.is_floating(flat.type):
             raise _null(column)
-        wanted = pa.float32() if self.dtype == "float32" else pa.float64()
         if not len(flat):
             return np.empty((0, column.width), self.dtype)
-        one = pa.RecordBatch.from_arrays([flat.cast(wanted, safe=False)], names=["values"])
+        one = pa.RecordBatch.from_arrays([flat.cast(self._wanted, safe=False)], names=["values"])
         values: Matrix = one.to_tensor(null_to_nan=True).to_numpy()
         return values.reshape(len(array), column.width)
 

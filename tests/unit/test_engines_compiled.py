@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in red
 @pytest.fixture(autouse=True)
 def built_once(monkeypatch, tmp_path_factory):
     """The walker is the same for all models, so the tests compile it once."""
-    kept = tmp_path_factory.getbasetemp() / "walk.so"
+    kept = tmp_path_factory.getbasetemp() / "trees.so"
     build = library.build
 
     def copied(path):
@@ -260,7 +260,7 @@ def test_no_compiler(monkeypatch, tree_model, built_once, tmp_path):
     monkeypatch.setenv("CC", "no-such-compiler")
     assert "no C compiler" in compiled.supports(model)
     with pytest.raises(SetupError, match="no-such-compiler"):
-        built_once(tmp_path / "walk.so")
+        built_once(tmp_path / "trees.so")
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "no C compiler" in compiled.supports(model)
@@ -272,8 +272,8 @@ def test_a_failing_compiler(monkeypatch, built_once, tmp_path):
     failing.chmod(0o755)
     monkeypatch.setenv("CC", str(failing))
     with pytest.raises(SetupError, match=r"exit code 4[\s\S]*no space left"):
-        built_once(tmp_path / "walk.so")
-    assert not (tmp_path / "walk.so").exists()
+        built_once(tmp_path / "trees.so")
+    assert not (tmp_path / "trees.so").exists()
 
 
 @pytest.mark.parametrize(("key", "value"), [("machine", "sparc"), ("system", "plan9"), ("libc_version", "99.1")])

@@ -12,15 +12,14 @@ from hypothesis.extra import numpy as hnp
 
 from batchscore.contracts import ModelInput
 from batchscore.engines.trees import artifact, of_lightgbm, of_sklearn, of_xgboost, read_forest, rewritten, thresholds
-from batchscore.engines.trees.builder import Rules, Tree, bitset, codes_of, forest_of
-from batchscore.engines.trees.forest import LEAF, TINY, above, at_most, load_forest, prepared
-from batchscore.engines.trees.pack import pack
+from batchscore.engines.trees.builder import bitset, codes_of
+from batchscore.engines.trees.forest import TINY, above, at_most, load_forest, prepared
 from batchscore.engines.trees.scores import Scores, labels
 from batchscore.engines.trees.walk import sums_of
 from batchscore.engines.unwrap import Unwrapped, unwrap
 from batchscore.errors import ModelError
 from tests.factories import models as factory
-from tests.factories.boundaries import SPECIAL, beside, boundary_rows
+from tests.factories.boundaries import boundary_rows
 
 WITH_SUMS = [
     *("lightgbm_binary", "lightgbm_multiclass", "lightgbm_zero_missing", "lightgbm_no_missing", "lightgbm_rf"),
@@ -138,90 +137,9 @@ def test_float32_thresholds_part_float32_values_alike(values, rows):
     assert np.array_equal((near[:, None] < above(values))[:, finite], wanted[:, finite])
 
 
-def _stump(threshold, *, default_left=True, rule=0, compare="float64", categories=None):
-    tree = Tree(
-        feature=np.array([0, LEAF, LEAF]),
-        threshold=np.array([threshold, 0, 0]),
-        left=np.array([1, 0, 0]),
-        right=np.array([2, 0, 0]),
-        default_left=np.array([default_left, False, False]),
-        values=np.array([[0.0], [1.0], [2.0]]),
-        target=0,
-        rule=np.array([rule, 0, 0]),
-        categories={} if categories is None else {0: np.array(categories)},
-    )
-    return forest_of([tree], Rules(1, compare, "float64", np.zeros(1)))
-
-
-@pytest.fixture(scope="module")
-def walker_library(tmp_path_factory):
-    from batchscore.engines.trees import library
-
-    path = tmp_path_factory.mktemp("library") / "walk.so"
-    library.build(path)
-    return path
-
-
-@given(
-    threshold=st.one_of(st.floats(allow_nan=False), st.sampled_from([one for one in SPECIAL if not np.isnan(one)])),
-    default_left=st.booleans(),
-    rule=st.sampled_from([0, 1, 2]),
-    values=hnp.arrays(np.float64, 12),
-)
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=300)
-def test_the_c_walk_is_the_numpy_walk(walker_library, threshold, default_left, rule, values):
-    from batchscore.engines.trees.library import Walker
-
-    forest = _stump(threshold, default_left=default_left, rule=rule)
-    with np.errstate(over="ignore"):
-        wide = np.concatenate([values, SPECIAL, beside(np.array([threshold]))]).reshape(-1, 1)
-        narrow = wide.astype("float32")
-    for matrix in (wide, narrow):
-        found = Walker(walker_library, forest, str(matrix.dtype)).sums(matrix)
-        with np.errstate(over="ignore", invalid="ignore"):
-            assert np.array_equal(found, sums_of(forest, matrix))
-
-
-@pytest.mark.parametrize("default_left", [True, False])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_sets(walker_library, default_left, dtype):
-    from batchscore.engines.trees.library import Walker
-
-    forest = _stump(0.0, default_left=default_left, categories=[0, 5, 31, 32, 63, 64])
-    values = [0, 1, 5, 31, 32, 33, 63, 64, 65, 95, 96, 1e9, 3e9, -1, -0.5, 5.9, -1e300, np.nan, np.inf, -np.inf]
-    with np.errstate(over="ignore"):
-        matrix = np.array(values).astype(dtype).reshape(-1, 1)
-    inside = [v in {0, 5, 31, 32, 63, 64, -0.5, 5.9} or (default_left and np.isnan(v)) for v in values]
-    expected = np.where(inside, 1.0, 2.0).reshape(-1, 1)
-    assert np.array_equal(Walker(walker_library, forest, dtype).sums(matrix), expected)
-    assert np.array_equal(sums_of(forest, matrix), expected)
-
-
-def test_the_walker_refuses_other_rows(walker_library):
-    from batchscore.engines.trees.library import Walker
-
-    walker = Walker(walker_library, _stump(0.5), "float64")
-    for matrix in (np.zeros((3, 2)), np.zeros((3, 1), "float32"), np.zeros(3)):
-        with pytest.raises(ValueError, match="rows of float64 and 1 features"):
-            walker.sums(matrix)
-
-
 @given(st.sets(st.integers(0, 200), min_size=1))
 def test_bitsets(codes):
     assert codes_of(bitset(np.array(sorted(codes)))).tolist() == sorted(codes)
-
-
-def test_packed_nodes_lie_breadth_first():
-    estimator, _, _ = factory.train_trees("lightgbm_multiclass", "float64")
-    forest = read_forest(estimator)
-    packed = pack(forest, "float64")
-    assert len(packed.nodes) == len(forest.feature)
-    assert (np.diff(packed.roots) > 0).all()
-    leaf = packed.nodes["left"] == np.arange(len(packed.nodes))
-    assert leaf.sum() == len(forest.values)
-    assert np.isposinf(packed.nodes["threshold"][leaf]).all()
-    assert sorted(packed.slots[leaf].tolist()) == list(range(len(forest.values)))
-    assert (packed.nodes["left"][~leaf] > np.flatnonzero(~leaf)).all()
 
 
 def test_a_forest_is_stored_whole(tmp_path):

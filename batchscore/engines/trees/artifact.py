@@ -15,7 +15,7 @@ from batchscore.errors import ModelError
 
 FOREST = "forest.npz"
 DESCRIPTION = "trees.json"
-FORMAT = 1
+FORMAT = 2
 
 
 def write(ensemble: Ensemble, folder: Path, **facts: Any) -> None:  # noqa: ANN401  # what an engine adds, as JSON

@@ -12,6 +12,7 @@ Every library's own way is brought to one here, without changing a decision:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -139,15 +140,16 @@ def prepared(values: npt.NDArray[Any], rule: int) -> npt.NDArray[Any]:
     return values
 
 
-def refusal(forest: Forest, matrix: npt.NDArray[Any]) -> str | None:
+def refusal(forest: Forest, values: npt.NDArray[Any] | Sequence[npt.NDArray[Any]]) -> str | None:
     """What the model's library says of values that it does not score, or None.
 
     Args:
         forest: the model.
-        matrix: (rows, features) in the type that the forest compares.
+        values: a matrix, or its columns, in the type that the forest compares.
     """
-    if not forest.allow_inf and np.isinf(matrix).any():
+    parts = [values] if isinstance(values, np.ndarray) else values
+    if not forest.allow_inf and any(np.isinf(part).any() for part in parts):
         return f"an input is infinite, or too large for {forest.compare}"
-    if not forest.allow_nan and np.isnan(matrix).any():
+    if not forest.allow_nan and any(np.isnan(part).any() for part in parts):
         return "an input is missing, and the model takes no missing values"
     return None

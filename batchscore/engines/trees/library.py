@@ -1,12 +1,11 @@
-"""The walker as a shared library: built by the driver, called by workers with nothing but ctypes.
+"""The kernels as a shared library, which the driver builds and workers load.
 
-The trees are not compiled: they are data that one small walker goes through. That is faster than a tree of C
+The trees are not compiled: they are data that two small kernels go through. That is faster than a tree of C
 statements, most of all for large ensembles, whose code does not fit a core's caches and takes minutes to optimise.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import shlex
@@ -14,135 +13,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from batchscore.engines.trees.forest import Dtype, Forest
-from batchscore.engines.trees.pack import pack
-from batchscore.engines.trees.scores import Scores
 from batchscore.errors import SetupError
 
-SOURCES = ("walk.c", "walk_rows.h")
+SOURCES = ("walk.c", "masks.c")
+HEADERS = ("walk_rows.h", "masks_level.h", "masks_rows.h", "masks_avx512.h")
 COMPILERS = ("cc", "gcc", "clang")
-# No -march: the library runs on any machine of its architecture. Contraction to fused multiply-add would change bits.
+# No -march: the library runs on any machine of its architecture, and looks for wide vectors itself. Contraction to
+# fused multiply-add would change bits.
 FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-ffp-contract=off", "-s")
 COMPILE_SECONDS = 120
-ROWS = 16  # walked at once; ROWS in walk.c
-ROWS_A_THREAD = 1024  # fewer are not worth a second thread
 HINT = "install a C compiler (cc, gcc or clang) or name one in the environment variable CC, or choose another engine"
-
-
-class _Forest(ctypes.Structure):
-    """``forest_t`` of walk.c."""
-
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in ("trees", "features", "columns", "targets", "width")),
-        *((name, ctypes.c_void_p) for name in ("roots", "depths", "target", "nodes", "slots", "values", "base")),
-        *((name, ctypes.c_void_p) for name in ("source", "rules", "negated", "sets", "words")),
-    )
-
-
-class Walker:
-    """A forest in the walker's form, for rows of one type.
-
-    Args:
-        path: the library that :func:`build` made.
-        forest: the model.
-        dtype: of the rows.
-        threads: among which the rows of a call are divided.
-
-    Raises:
-        SetupError: the library does not load on this machine.
-    """
-
-    def __init__(self, path: Path, forest: Forest, dtype: Dtype, threads: int = 1) -> None:
-        library = _loaded(path)
-        packed = pack(forest, dtype)
-        self._dtype = np.dtype(dtype)
-        self._forest = forest
-        self._library = library
-        self._threads = threads
-        self._pool: ThreadPoolExecutor | None = None
-        self._columns = len(packed.source)
-        self._kept = {
-            "roots": packed.roots,
-            "depths": packed.depths,
-            "target": forest.target,
-            "nodes": packed.nodes,
-            "slots": packed.slots,
-            "values": forest.values,
-            "base": forest.base,
-            "source": packed.source,
-            "rules": packed.rules,
-            "negated": packed.negated,
-            "sets": packed.sets,
-            "words": forest.words,
-        }
-        self._kept = {name: np.ascontiguousarray(array) for name, array in self._kept.items()}
-        self._struct = _Forest(
-            len(forest.roots),
-            forest.features,
-            self._columns,
-            len(forest.base),
-            forest.values.shape[1],
-            **{name: array.ctypes.data for name, array in self._kept.items()},
-        )
-        kinds = ("float" if dtype == "float32" else "double", "float" if forest.sums == "float32" else "double")
-        self._walk = library[f"walk_{kinds[0]}_{kinds[1]}{'_sets' if len(forest.sets) else ''}"]
-        self._walk.restype = None
-
-    def sums(self, matrix: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """The sums of rows, as the model's library adds them.
-
-        Args:
-            matrix: (rows, features) of the walker's type, row-major.
-
-        Returns:
-            (rows, K)
-        """
-        if matrix.dtype != self._dtype or matrix.ndim != 2 or matrix.shape[1] != self._forest.features:  # noqa: PLR2004
-            raise ValueError(f"rows of {self._dtype} and {self._forest.features} features, not {matrix.shape}")
-        matrix = np.ascontiguousarray(matrix)
-        sums = np.empty((len(matrix), len(self._forest.base)))
-        parts = min(self._threads, max(1, len(matrix) // ROWS_A_THREAD))
-        if parts == 1:
-            self._part(matrix, sums)
-        else:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._threads)
-            list(self._pool.map(self._part, np.array_split(matrix, parts), np.array_split(sums, parts)))
-        if self._forest.divisor != 1:
-            sums /= self._forest.divisor
-        return sums
-
-    def _part(self, matrix: npt.NDArray[Any], sums: npt.NDArray[np.float64]) -> None:
-        room = np.empty(ROWS * self._columns, self._dtype)
-        pointers = [ctypes.c_void_p(array.ctypes.data) for array in (matrix, room, sums)]
-        self._walk(ctypes.byref(self._struct), pointers[0], ctypes.c_int64(len(matrix)), pointers[1], pointers[2])
-
-    def linked(self, scores: Scores, sums: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
-        """The link's values of ``sums``, which it may overwrite, with libm as the model's library does.
-
-        Returns:
-            (rows, K) in the type of ``scores``.
-        """
-        if scores.by_numpy or scores.link not in {"sigmoid", "softmax", "exp"}:
-            return scores.linked(sums)
-        kind = "float" if scores.dtype == "float32" else "double"
-        function = self._library[f"{scores.link}_{kind}"]
-        function.restype = None
-        pointer = ctypes.c_void_p(sums.ctypes.data)
-        if scores.link == "softmax":
-            function(pointer, ctypes.c_int64(len(sums)), ctypes.c_int32(sums.shape[1]))
-        elif scores.link == "sigmoid":
-            function(pointer, ctypes.c_int64(sums.size), ctypes.c_double(scores.scale))
-        else:
-            function(pointer, ctypes.c_int64(sums.size))
-        return sums.astype(scores.dtype, copy=False)
 
 
 def compiler() -> list[str] | None:
@@ -163,7 +45,7 @@ def compiler_version() -> str:
 
 
 def build(path: Path) -> None:
-    """Compiles the walker.
+    """Compiles the kernels.
 
     Args:
         path: where the library goes.
@@ -175,16 +57,16 @@ def build(path: Path) -> None:
     if command is None:
         raise SetupError("engine compiled needs a C compiler", found=os.environ.get("CC") or "none", hint=HINT)
     with tempfile.TemporaryDirectory() as folder:  # so that no path of this machine gets into the library
-        for name in SOURCES:
+        for name in (*SOURCES, *HEADERS):
             shutil.copyfile(Path(__file__).with_name(name), Path(folder) / name)
-        arguments = [*command, *FLAGS, SOURCES[0], "-o", "walk.so", "-lm"]
+        arguments = [*command, *FLAGS, *SOURCES, "-o", "trees.so", "-lm"]
         try:
             found = subprocess.run(  # noqa: S603  # the user's compiler, fixed arguments
                 arguments, cwd=folder, capture_output=True, text=True, check=False, timeout=COMPILE_SECONDS
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise SetupError("the C compiler does not run", found=error, hint=HINT) from error
-        built = Path(folder) / "walk.so"
+        built = Path(folder) / "trees.so"
         if found.returncode or not built.exists():
             lines = found.stderr.strip().splitlines()[-3:]
             raise SetupError(
@@ -221,10 +103,3 @@ def check_platform(built: dict[str, str]) -> None:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
-
-
-def _loaded(path: Path) -> ctypes.CDLL:
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise SetupError("the compiled model does not load on this machine", found=error, hint=HINT) from error

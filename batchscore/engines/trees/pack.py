@@ -65,6 +65,11 @@ def pack(forest: Forest, dtype: Dtype) -> Packed:
     return Packed(nodes, forest.slot[old], roots.astype(np.int32), depths, source, rules, negated, _sets(forest))
 
 
+def steps(forest: Forest) -> int:
+    """How many steps a row takes in all trees: to the deepest leaf of each."""
+    return int(_breadth_first(forest)[1].sum())
+
+
 def _breadth_first(forest: Forest) -> tuple[npt.NDArray[Any], Ints, npt.NDArray[Any]]:
     """Old node, depth of each tree, and each node's tree, in the new order."""
     frontier, trees = forest.roots.astype(np.int64), np.arange(len(forest.roots))

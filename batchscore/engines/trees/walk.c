@@ -14,7 +14,7 @@
 #define INF_IS_MAX 4
 
 typedef struct {
-  int32_t trees, features, columns, targets, width;
+  int32_t trees, columns, targets, width;
   const int32_t *roots, *depths, *target; /* of each tree */
   const void *nodes;
   const int32_t *slots;  /* node -> row of values */

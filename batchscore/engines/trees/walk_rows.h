@@ -1,19 +1,20 @@
 /* One walker; VALUE is the type of rows and thresholds, SUM that of the sums, SETS whether nodes may be categorical.
  *
- * matrix: (rows, features), row-major; room: ROWS * columns values; sums: (rows, targets) doubles. */
-void NAME(const forest_t *restrict forest, const VALUE *restrict matrix, int64_t rows, VALUE *restrict room,
-          double *restrict sums) {
+ * data: a pointer to each feature's column of `stop` values or more; room: ROWS values for each column; sums: (rows,
+ * targets) doubles. */
+void NAME(const forest_t *restrict forest, const VALUE *const *restrict data, int64_t start, int64_t stop,
+          VALUE *restrict room, double *restrict sums) {
   const int32_t columns = forest->columns, targets = forest->targets, width = forest->width;
   const NODE *restrict nodes = forest->nodes;
   const VALUE tiny = (VALUE)1e-35f;
   SUM single[ROWS];
-  for (int64_t start = 0; start < rows; start += ROWS) {
-    const int32_t here = rows - start < ROWS ? (int32_t)(rows - start) : ROWS;
-    for (int32_t r = 0; r < ROWS; r++) { /* the last rows' places are filled with the last row */
-      const VALUE *row = matrix + (start + (r < here ? r : here - 1)) * forest->features;
-      for (int32_t c = 0; c < columns; c++) {
-        VALUE value = row[forest->source[c]];
-        const uint8_t rule = forest->rules[c];
+  for (; start < stop; start += ROWS) {
+    const int32_t here = stop - start < ROWS ? (int32_t)(stop - start) : ROWS;
+    for (int32_t c = 0; c < columns; c++) {
+      const VALUE *from = data[forest->source[c]] + start;
+      const uint8_t rule = forest->rules[c];
+      for (int32_t r = 0; r < ROWS; r++) { /* the last rows' places are filled with the last row */
+        VALUE value = from[r < here ? r : here - 1];
         if (rule) {
           if (value <= tiny && value >= -tiny) {
             if (rule & TINY_IS_ZERO) value = 0;
