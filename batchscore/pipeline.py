@@ -111,6 +111,8 @@ class _Attempt:
     def choose_engine(self) -> None:
         """Puts the engine that will score into the plan; proves and measures engines where nobody has yet."""
         planned, scoring = self.plan, self.config.scoring
+        if planned.task.engine == engines.SPARKML:
+            self.spark()  # the pipeline lives in the session
         prover = selection.Prover(
             planned.model,
             selection.Allowed(scoring.parity.max_abs_diff, scoring.parity.label_flips),

@@ -104,6 +104,7 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
             cores=cores,
             force=options.force,
             evolve_schema=options.evolve_schema,
+            in_spark=engines.supports(engines.SPARKML, model) is None,
         )
     )
     publish.check_target(target, plan.task.columns, plan.task.partition_by, evolve_schema=options.evolve_schema)
@@ -114,6 +115,13 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
 
 def _refuse_engine(config: JobConfig, model: PinnedModel) -> None:
     """Refuses an engine that can never serve the model; what only a proof tells comes later."""
+    in_spark = engines.supports(engines.SPARKML, model) is None
+    if in_spark and (config.scoring.runner != "spark" or config.model.environment != "local"):
+        raise SettingsError(
+            "a Spark ML pipeline is scored by Spark's own transform",
+            found=f"scoring.runner {config.scoring.runner}, model.environment {config.model.environment}",
+            allowed=("scoring.runner spark with model.environment local",),
+        )
     if config.model.environment != "local":
         if config.scoring.engine not in (engines.AUTO, engines.REFERENCE):
             raise SettingsError(

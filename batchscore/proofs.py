@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from batchscore import sampling, selection
 from batchscore.config import JobConfig
 from batchscore.contracts import Candidate, PinnedModel, RunOptions
+from batchscore.engines import SPARKML
 from batchscore.prepare import LazySpark, OnEvent, make_plan
 
 
@@ -40,6 +41,8 @@ def engines(config: JobConfig, on_event: OnEvent = lambda _: None) -> Report:
     spark = LazySpark(config, on_event)
     # Published or not: the whole input is what auto would be asked for.
     planned = make_plan(config, RunOptions(force=True), spark)
+    if planned.task.engine == SPARKML:
+        spark()  # the pipeline lives in the session
     parity = config.scoring.parity
     prover = selection.Prover(
         planned.model,

@@ -40,6 +40,9 @@ FROM_MLFLOW = {
     "datetime": "timestamp_ntz",
 }
 
+# Where Spark's SQL has another name.
+_SPARK_TYPES = {"byte": "tinyint", "short": "smallint", "integer": "int", "long": "bigint"}
+
 Cast = Literal["same", "widen", "checked", "to_utc", "midnight"]
 
 _DECIMAL = re.compile(r"^decimal\((\d+),\s*(-?\d+)\)$")
@@ -175,3 +178,22 @@ def _to_float(source: str, model: str) -> Cast | None:
         exact_bits = {"byte": 8, "short": 16, "integer": 32, "long": 64}[source]
         return "widen" if exact_bits <= {"float": 24, "double": 53}[model] else "checked"
     return None
+
+
+def spark_type(name: str) -> str:
+    """The type in Spark's DDL.
+
+    >>> spark_type("array<long>"), spark_type("double")
+    ('array<bigint>', 'double')
+    """
+    element = element_of(name)
+    return _SPARK_TYPES.get(name, name) if element is None else f"array<{spark_type(element)}>"
+
+
+def quoted(name: str) -> str:
+    """A column name that Spark's SQL takes literally.
+
+    >>> quoted("a.b")
+    '`a.b`'
+    """
+    return "`" + name.replace("`", "``") + "`"

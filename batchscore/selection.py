@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 # Below so many rows auto does not start to prove engines: the registered model itself is done sooner.
 ROWS_WORTH_A_PROOF = 300_000
 THREADS = 1
+# A call of a Spark ML pipeline is a job of Spark, which no size of batch changes; there is no other engine's code to
+# be compared with, only other ways in.
+JOBS = parity.Effort(halves=24, small_batches=())
+JOB_ROWS = 2_000
 # A model of this flavor is its own engine's: little is to be proved.
 OWN_ENGINE = "onnx"
 OnEvent = Callable[[Mapping[str, object]], None]
@@ -84,6 +88,9 @@ class Prover:
     def stored(self, engine: str) -> Candidate:
         """What the cache knows of an engine; loads nothing but the artifact's bytes, to compare their digest."""
         if engine == REFERENCE:
+            reason = engines.supports(REFERENCE, self.model)
+            if reason is not None:
+                return Candidate(engine, "unavailable", reason)
             return Candidate(engine, "reference", measurement=artifacts.read_measurement(engine, self.model))
         certificate = artifacts.read_certificate(engine, self.model)
         if certificate is None:
@@ -123,6 +130,8 @@ class Prover:
         """A proved engine with its speed on this input, which is measured where it was not on this machine."""
         if candidate.measurement is not None or candidate.state not in ("equal", "reference"):
             return candidate
+        if candidate.engine == engines.SPARKML:
+            return candidate  # it scores in Spark's own tasks, and has no rival
         rows = self._sample
         if rows is None or not rows.num_rows:
             return candidate
@@ -140,7 +149,7 @@ class Prover:
         return parity.certify(
             self._reference,
             loaded(engine, files, THREADS),
-            self._probes,
+            self._few_probes if engine == engines.SPARKML else self._probes,
             engine=engine,
             model_digest=self.model.digest,
             artifact_digest=files.digest if artifacts.needs_artifact(engine, self.model) else "",
@@ -149,6 +158,7 @@ class Prover:
             allowed_label_flips=self.allowed.label_flips,
             created_at=self.created_at,
             reference_name=REFERENCE,
+            effort=JOBS if engine == engines.SPARKML else parity.FULL,
         )
 
     def _impossible(self, engine: str, reason: str) -> Certificate:
@@ -204,6 +214,10 @@ class Prover:
         thresholds, categories = self._structure()
         return probes.build(self.model.inputs, self._sample, thresholds, categories, rows=self.probe_rows)
 
+    @cached_property
+    def _few_probes(self) -> list[tuple[str, pa.RecordBatch]]:
+        return probes.build(self.model.inputs, self._sample, {}, {}, rows=min(self.probe_rows, JOB_ROWS))
+
     def _structure(self) -> tuple[Mapping[str, np.ndarray], Mapping[str, pa.Array]]:
         """Where the model splits its inputs, as far as its flavor tells."""
         from batchscore.engines.trees.thresholds import thresholds  # noqa: PLC0415  # loads the model's own library
@@ -241,6 +255,8 @@ def select(asked: str, prover: Prover, *, environment: str, rows: int, cores: in
     reference = Selection(REFERENCE, ModelFiles.of(prover.model, environment))
     if asked == REFERENCE or environment != "local":
         return reference
+    if engines.supports(engines.SPARKML, prover.model) is None:
+        asked = engines.SPARKML
     if asked != engines.AUTO:
         return _named(prover.proved(asked), prover)
     if 0 <= rows < ROWS_WORTH_A_PROOF and not any(_is_proved(prover.stored(name)) for name in engines.ENGINES):
@@ -273,6 +289,8 @@ def foreseen(asked: str, prover: Prover, *, environment: str, rows: int, cores: 
         return REFERENCE
     if asked != engines.AUTO:
         return asked
+    if engines.supports(engines.SPARKML, prover.model) is None:
+        return engines.SPARKML
     known = [prover.stored(name) for name in engines.ENGINES]
     if any(_is_proved(candidate) and candidate.measurement is not None for candidate in known):
         return fastest(known, rows, cores).engine

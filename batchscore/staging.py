@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from batchscore import publish, read, runners, score
+from batchscore import engines, publish, read, runners, score
 from batchscore.contracts import ScoringPlan, StagedOutput, TaskResult
 from batchscore.errors import MAX_ITEMS, BadRowsError, InputError, OutOfMemoryError
 from batchscore.prepare import LazySpark, OnEvent
@@ -67,7 +67,10 @@ class Staging:
             frame = read.dataframe(self.spark(), plan.source, plan.restriction, names)
             frame = read.only_units(frame, [unit.values for unit in plan.to_score])
             runner = runners.SparkRunner(self.spark())
-            results = runner.run_dataframe(score.run_batches_task, task, frame, tally)
+            if task.engine == engines.SPARKML:
+                results = runner.run_scored(score.in_spark, score.run_batches_task, task, frame, tally)
+            else:
+                results = runner.run_dataframe(score.run_batches_task, task, frame, tally)
         return _collected(results, tally.seconds())
 
 

@@ -44,7 +44,7 @@ class JobFlags:
     partition: Annotated[list[str], Option(help="ds=2026-11-21; repeat for more.")] = field(default_factory=list)
     where: Annotated[str | None, Option(help="SQL condition on the input's columns.")] = None
     runner: Annotated[str | None, Option(help="spark, or local: processes without a JVM.")] = None
-    engine: Annotated[str | None, Option(help="auto, pyfunc, native, onnx, compiled or onedal.")] = None
+    engine: Annotated[str | None, Option(help="auto, pyfunc, native, onnx, compiled, onedal or sparkml.")] = None
     batch_rows: Annotated[str | None, Option(help="Rows for each call of the model, or auto.")] = None
     suite: Annotated[str | None, Option(help="Great Expectations suite (JSON).")] = None
     on_new_model: Annotated[str | None, Option(help="new_units or all.")] = None

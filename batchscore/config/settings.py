@@ -219,7 +219,7 @@ class ParitySettings(_Settings):
     label_flips: int = Field(default=0, ge=0, description="Probe rows whose label, or most probable class, may differ.")
 
 
-Engine: TypeAlias = Literal["auto", "pyfunc", "native", "onnx", "compiled", "onedal"]
+Engine: TypeAlias = Literal["auto", "pyfunc", "native", "onnx", "compiled", "onedal", "sparkml"]
 
 
 class ScoringSettings(_Settings):

@@ -116,6 +116,7 @@ class ScoringTask:
         staging_uri: root of the output table.
         run_id: at most 32 characters.
         file_rows: rows after which a staged file is closed and the next begun.
+        loads_model: whether workers score; else the scores are the last source columns, and the last inputs.
     """
 
     run_id: str
@@ -133,6 +134,7 @@ class ScoringTask:
     lineage: tuple[tuple[str, str | int], ...]
     staging_uri: str
     file_rows: int
+    loads_model: bool = True
 
 
 UnitAction: TypeAlias = Literal["score", "live", "older_model"]

@@ -15,6 +15,7 @@ __all__ = [
     "NATIVE",
     "PROBABILITY",
     "REFERENCE",
+    "SPARKML",
     "Engine",
     "choose",
     "engine_module",
@@ -24,9 +25,10 @@ __all__ = [
 
 AUTO = "auto"
 NATIVE = "native"
+SPARKML = "sparkml"
 REFERENCE = "pyfunc"
 # Those that serve models of their flavor without a conversion; the registered model's own way last.
-OWN_ENGINES = ("onnx", REFERENCE)
+OWN_ENGINES = ("onnx", SPARKML, REFERENCE)
 PROBABILITY = "probability"  # an output that the registered model itself does not give beside its labels
 
 # Name -> module; of equally fast ones `auto` takes the first, the registered model's own way last.
@@ -35,6 +37,7 @@ ENGINES: dict[str, str] = {
     "onedal": "batchscore.engines.onedal",
     "onnx": "batchscore.engines.onnx",
     "native": "batchscore.engines.native",
+    "sparkml": "batchscore.engines.sparkml",
     "pyfunc": "batchscore.engines.pyfunc",
 }
 

@@ -21,12 +21,24 @@ from batchscore.engines.tally import Marks, Tally
 from batchscore.errors import ModelError, bounded
 
 BATCH_ROWS = 4_096
-# Rows a call, and calls for each batch of probes, beside the pass over all rows in BATCH_ROWS.
-SMALL_BATCHES = ((1, 8), (7, 4))
 MAX_REASON_CHARS = 1_000
 Pair: TypeAlias = tuple[pa.RecordBatch, pa.RecordBatch]  # inputs, and what the reference makes of them
-# A reference that refuses single values is asked again in halves, up to this often for one batch of probes.
-MAX_HALVES = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How often engines are asked, for each batch of probes.
+
+    Attributes:
+        halves: a reference that refuses single values is asked again in halves, up to this often.
+        small_batches: rows a call, and calls, beside the pass over all rows.
+    """
+
+    halves: int = 400
+    small_batches: tuple[tuple[int, int], ...] = ((1, 8), (7, 4))
+
+
+FULL = Effort()
 
 
 class IncomparableError(ModelError):
@@ -47,6 +59,7 @@ def certify(  # noqa: PLR0913  # the facts of a certificate, spelled out
     created_at: str,
     reference_name: str = "pyfunc",
     probabilities: Collection[str] = (),
+    effort: Effort = FULL,
 ) -> Certificate:
     """Compares an engine with the reference.
 
@@ -64,6 +77,7 @@ def certify(  # noqa: PLR0913  # the facts of a certificate, spelled out
         created_at: ISO 8601, UTC.
         reference_name: the reference's name.
         probabilities: names of outputs that are probabilities, beside those whose name says so.
+        effort: how often the reference may be asked.
 
     Returns:
         The certificate. A candidate that raises where the reference does not is refused with its error.
@@ -73,7 +87,7 @@ def certify(  # noqa: PLR0913  # the facts of a certificate, spelled out
     """
     tally = Tally(allowed_abs_diff, frozenset(probabilities), Typical([batch for _, batch in probes]))
     counts: dict[str, int] = {}
-    asking = _Reference(reference)
+    asking = _Reference(reference, effort)
     reason = ""
     for kind, chunk in ((kind, chunk) for kind, batch in probes for chunk in _chunks(batch, BATCH_ROWS)):
         for inputs, expected in asking.scored(chunk):
@@ -120,6 +134,7 @@ class _Reference:
     """
 
     engine: Engine
+    effort: Effort
     skipped: int = 0
     error: str = ""
 
@@ -128,7 +143,7 @@ class _Reference:
 
         The candidate is given just these batches, because the last bits of a model may depend on the rows beside.
         """
-        pieces = list(self._halves(batch, 0, [MAX_HALVES]))
+        pieces = list(self._halves(batch, 0, [self.effort.halves]))
         self.skipped += batch.num_rows - sum(piece.num_rows for _, piece in pieces)
         inputs = [batch.slice(start, piece.num_rows) for start, piece in pieces]
         if len(pieces) > 1:
@@ -169,7 +184,7 @@ def _compare(reference: _Reference, candidate: Engine, kind: str, pair: Pair, ta
     inputs, _ = pair
     marks = Marks(inputs.num_rows)
     reason = _asked(candidate, kind, pair, 0, tally, marks)
-    for size, calls in SMALL_BATCHES:
+    for size, calls in reference.effort.small_batches:
         if inputs.num_rows <= size:
             break
         for start in np.unique(np.linspace(0, inputs.num_rows - size, calls).astype(int)):

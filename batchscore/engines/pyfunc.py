@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchscore.contracts import ModelFiles, PinnedModel
+from batchscore.engines import sparkml
 from batchscore.engines.arrays import empty_batch
 from batchscore.engines.failures import raised
 from batchscore.errors import listed
@@ -94,9 +95,11 @@ def load(files: ModelFiles, threads: int) -> PyfuncEngine:
 
 def supports(model: PinnedModel) -> str | None:
     """Why pyfunc cannot serve the model, or None."""
-    if FLAVOR in model.flavors:
-        return None
-    return f"the model has no {FLAVOR} flavor, its flavors are {listed(model.flavors)}"
+    if FLAVOR not in model.flavors:
+        return f"the model has no {FLAVOR} flavor, its flavors are {listed(model.flavors)}"
+    if sparkml.supports(model) is None:
+        return "MLflow would start a Spark of its own in each worker for a Spark ML pipeline; engine sparkml does not"
+    return None
 
 
 @contextlib.contextmanager

@@ -46,7 +46,8 @@ SCORING_FORMAT = 1
 class PlanInputs:
     """What was pinned, and the facts of the moment (clock, cores) that planning may not look up itself.
 
-    ``scored_at`` is in µs since the epoch, UTC; ``engine`` the engine that ``auto`` resolved to.
+    ``scored_at`` is in µs since the epoch, UTC; ``engine`` the engine that ``auto`` resolved to; ``in_spark`` says that
+    the model transforms DataFrames.
     """
 
     config: JobConfig
@@ -61,6 +62,7 @@ class PlanInputs:
     cores: int
     force: bool = False
     evolve_schema: bool = False
+    in_spark: bool = False
 
 
 def make(inputs: PlanInputs) -> ScoringPlan:
@@ -299,6 +301,8 @@ def _run_of(state: UnitState) -> str:
 
 def _route(inputs: PlanInputs) -> tuple[Route, str | None]:
     reason = inputs.source.dataframe_reason or inputs.restriction.where_reason
+    if reason is None and inputs.in_spark:
+        reason = "a Spark ML pipeline transforms a DataFrame"
     if reason is None:
         return "splits", None
     if inputs.config.scoring.runner != "spark":

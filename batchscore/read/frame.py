@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from batchscore.contracts import Column, PinnedSource, Restriction
+from batchscore.contracts import PinnedSource, Restriction
 from batchscore.errors import InputError, SettingsError
 from batchscore.read.partitions import wanted_values
 from batchscore.read.storage import Location, locate
-from batchscore.schema import element_of
+from batchscore.schema import quoted, spark_type
 
 if TYPE_CHECKING:
     from pyspark.sql import Column as SparkColumn
     from pyspark.sql import DataFrame, SparkSession
 
-SPARK_TYPES = {"byte": "tinyint", "short": "smallint", "integer": "int", "long": "bigint"}
 # Schemes by which Spark's file systems go, where they differ from pyarrow's.
 SPARK_SCHEMES = {"s3": "s3a"}
 _GLOB = str.maketrans({character: f"\\{character}" for character in "{}[]*?\\"})
@@ -73,7 +72,7 @@ def _opened(spark: SparkSession, source: PinnedSource, restriction: Restriction)
         # The filter may read a column whose type batchscore has no name for: Spark finds its type in the files.
         reader = reader.option("mergeSchema", "true")
     else:
-        reader = reader.schema(", ".join(f"{quoted(column.name)} {spark_type(column)}" for column in readable))
+        reader = reader.schema(", ".join(f"{quoted(column.name)} {spark_type(column.type)}" for column in readable))
     if not location.info.is_file:
         reader = reader.option("basePath", spark_uri(location.uri))
     return reader.parquet(*(_file(location, file.path) for file in source.files))
@@ -96,32 +95,11 @@ def spark_uri(uri: str) -> str:
     return parts._replace(scheme=SPARK_SCHEMES.get(parts.scheme, parts.scheme), query="").geturl()
 
 
-def spark_type(column: Column) -> str:
-    """The column's type in Spark's DDL.
-
-    >>> spark_type(Column("x", "array<long>"))
-    'array<bigint>'
-    """
-    element = element_of(column.type)
-    if element is not None:
-        return f"array<{spark_type(Column(column.name, element))}>"
-    return SPARK_TYPES.get(column.type, column.type)
-
-
-def quoted(name: str) -> str:
-    """A column name that Spark's SQL takes literally.
-
-    >>> quoted("a.b")
-    '`a.b`'
-    """
-    return "`" + name.replace("`", "``") + "`"
-
-
 def _among(name: str, values: Sequence[str | None], kind: str) -> SparkColumn:
     from pyspark.sql import functions as F  # noqa: N812, PLC0415  # pinning a source needs no Spark
 
     column = F.col(quoted(name))
-    ddl = spark_type(Column(name, kind))
+    ddl = spark_type(kind)
     condition = column.isNull() if None in values else F.lit(False)
     for value in values:
         if value is not None:

@@ -8,7 +8,7 @@ from operator import and_, or_
 from typing import TYPE_CHECKING
 
 from batchscore.contracts import UnitValues
-from batchscore.read.frame import quoted
+from batchscore.schema import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from batchscore.contracts import ScoringTask, TaskResult
-from batchscore.errors import BatchscoreError, InputError, OutOfMemoryError, SetupError, UnavailableError, bounded
+from batchscore.errors import (
+    BatchscoreError,
+    InputError,
+    ModelError,
+    OutOfMemoryError,
+    SetupError,
+    UnavailableError,
+    bounded,
+)
 from batchscore.runners.base import Group, OnResult, Outcome, SplitsWorker, attempt
 from batchscore.runners.shipping import ship_model, ship_package, with_shipped_model
 
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+FrameScoring: TypeAlias = Callable[["DataFrame", ScoringTask], "tuple[DataFrame, ScoringTask]"]
 BatchesWorker: TypeAlias = Callable[[ScoringTask, "Iterator[pa.RecordBatch]"], TaskResult]
 Numbered: TypeAlias = tuple[int, Outcome]
 
@@ -36,7 +45,7 @@ DEFAULT_MAX_FAILURES = 4
 # Spark's error conditions that come from the rows or files themselves.
 _OF_DATA = re.compile(
     r"\[(FAILED_READ_FILE|CANNOT_READ|CAST_|DIVIDE_BY_ZERO|ARITHMETIC_OVERFLOW|NUMERIC_VALUE_OUT_OF_RANGE"
-    r"|INVALID_ARRAY_INDEX|CANNOT_PARSE|UDF_|USER_RAISED_EXCEPTION|DELTA_)"
+    r"|INVALID_ARRAY_INDEX|CANNOT_PARSE|UDF_|FAILED_EXECUTE_UDF|USER_RAISED_EXCEPTION|DELTA_)"
 )
 # How Spark says that a worker or executor was killed for memory; a Python worker's crash is most often that.
 _OF_MEMORY = re.compile(
@@ -139,13 +148,37 @@ class SparkRunner:
 
         return self._collect(collect, shipment, on_result)
 
+    def run_scored(
+        self, scoring: FrameScoring, worker: BatchesWorker, task: ScoringTask, frame: DataFrame, on_result: OnResult
+    ) -> list[TaskResult]:
+        """As :meth:`run_dataframe`, where Spark's own plan scores: ``scoring`` adds the scores to the frame.
+
+        Raises:
+            ModelError: it left rows out, or multiplied them.
+            InputError: as of :meth:`run_dataframe`.
+        """
+        from pyspark.sql import Observation  # noqa: PLC0415  # only reached with a session
+        from pyspark.sql import functions as F  # noqa: N812, PLC0415  # as above
+
+        before = Observation("rows")
+        counted = frame.observe(before, F.count(F.lit(1)).alias("rows"))
+        scored, behind = scoring(counted, task)
+        results = self.run_dataframe(worker, behind, scored, on_result)
+        given, left = int(before.get["rows"]), sum(result.rows_read for result in results)
+        if given != left:
+            raise ModelError(
+                f"the pipeline of model {task.model.name} made {left:,} rows of {given:,}",
+                hint="a stage with handleInvalid 'skip' leaves rows out: use 'keep' or 'error', or fill what misses",
+            )
+        return results
+
     def _shipment(self, task: ScoringTask) -> _Shipment:
         archive = None
         master = str(self._context.master)
         local = master == "local" or master.startswith("local[")
         if not local:
             ship_package(self._context)
-            archive = ship_model(self._context, task.model.path, task.model.digest)
+            archive = ship_model(self._context, task.model.path, task.model.digest) if task.loads_model else None
         # In local mode Spark gives a task one attempt, whatever this setting says.
         configured = self._context.getConf().get("spark.task.maxFailures", str(DEFAULT_MAX_FAILURES))
         max_failures = 1 if local else int(configured or DEFAULT_MAX_FAILURES)

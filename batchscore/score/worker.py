@@ -6,16 +6,20 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import pyarrow as pa
 
 from batchscore.arrow.splits import read_split
 from batchscore.contracts import BadRow, ScoringTask, Split, TaskResult
 from batchscore.engines.cache import loaded
+from batchscore.engines.given import GivenEngine, behind
 from batchscore.errors import MAX_ITEMS
 from batchscore.score.core import score_batch
 from batchscore.score.writer import StagedWriter
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,6 +40,20 @@ def run_batches_task(task: ScoringTask, batches: Iterable[pa.RecordBatch]) -> Ta
     return _run(task, _sliced(batches, task.batch_rows))
 
 
+def in_spark(frame: DataFrame, task: ScoringTask) -> tuple[DataFrame, ScoringTask]:
+    """What :func:`run_batches_task` gets where Spark itself scores: each row with its scores, and the task for that.
+
+    Raises:
+        ModelError: the pipeline cannot be loaded, or does not take the frame's columns.
+    """
+    from batchscore.engines.sparkml import SparkMLEngine  # noqa: PLC0415  # the driver's alone
+
+    engine = loaded(task.engine, task.model, task.threads)
+    if not isinstance(engine, SparkMLEngine):
+        raise TypeError(f"engine {task.engine} does not score in Spark")
+    return engine.scored_frame(frame, task), behind(task)
+
+
 def _split_batches(task: ScoringTask, splits: tuple[Split, ...]) -> Iterator[pa.RecordBatch]:
     for split in splits:
         yield from read_split(split, task.source_uri, task.source_columns, task.predicate, task.batch_rows)
@@ -49,7 +67,7 @@ def _sliced(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordB
 
 def _run(task: ScoringTask, batches: Iterator[pa.RecordBatch]) -> TaskResult:
     _pin_threads(task.threads)
-    engine = loaded(task.engine, task.model, task.threads)
+    engine = loaded(task.engine, task.model, task.threads) if task.loads_model else GivenEngine(task.model)
     writer = StagedWriter(task)
     clock = _Clock()
     rows_read = rows_staged = bad_count = 0

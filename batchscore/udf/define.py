@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from batchscore import engines, models
 from batchscore.config.settings import ParitySettings
 from batchscore.contracts import ModelFiles, ModelInput, PinnedModel
-from batchscore.errors import SettingsError
+from batchscore.errors import ModelError, SettingsError
 from batchscore.models.mlmodel import Document, read_mlmodel
 from batchscore.models.signature import read_outputs, signature_part
 from batchscore.runners.shipping import ship_model, ship_package
@@ -135,6 +135,11 @@ def _settled(
 
 
 def _selected(asked: str, model: PinnedModel, manager: str, *, by_reference: bool) -> Selection:
+    if engines.supports(engines.SPARKML, model) is None:
+        raise ModelError(
+            "a Spark ML pipeline is no function of columns: MLflow would start a Spark of its own in each worker",
+            hint="call the pipeline's transform (mlflow.spark.load_model), or score the table with `batchscore run`",
+        )
     if by_reference:
         if asked not in (engines.AUTO, engines.REFERENCE):
             engines.engine_module(asked)  # is there one of this name at all?
