@@ -1,7 +1,7 @@
 /* One kernel: VALUE is the type of rows and thresholds, WORD and INDEX integers as wide, SUM the type of the sums.
  *
  * data: a pointer to each feature's column of `stop` values or more; room: a pointer and 4 vectors for each column, and
- * as many rows' SUM for each target; sums: (rows, targets) doubles. */
+ * as many rows' SUM for each target, and a vector; sums: (rows, targets) doubles. */
 TARGET void JOIN4(masks, VALUE, SUM, LEVEL)(const masks_t *restrict forest, const VALUE *const *restrict data,
                                             int64_t start, int64_t stop, void *restrict room,
                                             double *restrict sums) {
@@ -14,14 +14,15 @@ TARGET void JOIN4(masks, VALUE, SUM, LEVEL)(const masks_t *restrict forest, cons
   const SUM *restrict values = forest->values;
   const VALUE tiny = (VALUE)1e-35f;
   const VALUE **restrict here = room;
-  VALUE *restrict made = (VALUE *)(here + columns);
+  /* A vector that crosses a line of the cache costs two loads: columns that lie badly are copied. */
+  VALUE *restrict made = (VALUE *)(((uintptr_t)(here + columns) + BYTES - 1) / BYTES * BYTES);
   SUM *restrict totals = (SUM *)(made + (int64_t)columns * ROWS);
   for (; start < stop; start += ROWS) {
     const int32_t count = stop - start < ROWS ? (int32_t)(stop - start) : ROWS;
     for (int32_t c = 0; c < columns; c++) {
       const VALUE *from = data[forest->source[c]] + start;
       const uint8_t rule = forest->rules[c];
-      if (!rule && count == ROWS) {
+      if (!rule && count == ROWS && (uintptr_t)from % BYTES == 0) {
         here[c] = from;
         continue;
       }
