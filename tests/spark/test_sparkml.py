@@ -148,7 +148,7 @@ def test_a_pipeline_that_leaves_rows_out_is_refused(saved, tmp_path):
 def test_what_the_pipeline_raises_is_an_error_of_the_input(saved, tmp_path):
     """A bucketizer of n from 0 on: -5 is in no bucket, and Spark ends the job."""
     rows = table().set_column(1, "n", pa.array([-5] * ROWS, pa.int32()))
-    with pytest.raises(InputError, match="(?i)bucket"):
+    with pytest.raises(InputError, match=r"(?i)bucket"):
         pipeline.run(settings(saved["logistic"][0], tmp_path, rows), RunOptions())
     assert not (tmp_path / "out" / "_delta_log").exists()
 
