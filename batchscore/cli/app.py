@@ -68,10 +68,11 @@ def run(
         from batchscore import runners  # noqa: PLC0415  # not for --help
 
         runners.start_ahead("batchscore.score")  # they start while this process imports what follows
-    from batchscore import pipeline  # noqa: PLC0415  # heavy
+    from batchscore import pipeline, validate  # noqa: PLC0415  # heavy
     from batchscore.cli import progress, show  # noqa: PLC0415  # not for --help
 
     with progress.reporting(as_json=flags.json) as on_event:
+        validate.leave_out(spark=config.scoring.runner != "spark")
         record = pipeline.run(config, options, on_event)
     show.emit(show.record_lines(record), record, as_json=flags.json)
     return record.exit_code

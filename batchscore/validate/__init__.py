@@ -6,18 +6,20 @@ Nothing here changes or publishes anything; a run is published only when each ch
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 from batchscore.contracts import ScoringPlan, StagedOutput, Verdict
 from batchscore.validate.builtin import check_rows
-from batchscore.validate.expectations import judge_suite, prepare, warm
+from batchscore.validate.expectations import judge_suite, leave_out, prepare, suite_bytes, warm
+from batchscore.validate.keys import fits
 from batchscore.validate.staged import open_staged
 from batchscore.validate.suite import check_columns, load_suite
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["MEMORY_BUDGET_BYTES", "check_columns", "judge", "load_suite", "prepare", "warm"]
+__all__ = ["MEMORY_BUDGET_BYTES", "check_columns", "judge", "leave_out", "load_suite", "prepare", "warm"]
 
 MEMORY_BUDGET_BYTES = 1 << 30
 
@@ -44,7 +46,12 @@ def judge(
         UnavailableError: a staged file cannot be read.
     """
     output = open_staged(plan, staged)
-    checks = check_rows(plan, staged, output, memory_budget_bytes)
-    if suite is not None:
-        checks += judge_suite(load_suite(suite), output, spark, memory_budget_bytes)
-    return Verdict(checks)
+    if suite is None:
+        return Verdict(check_rows(plan, staged, output, memory_budget_bytes))
+    asked = load_suite(suite)
+    check_columns(asked, [column.name for column in output.columns])
+    with ThreadPoolExecutor(1) as pool:
+        judged = pool.submit(judge_suite, asked, output, spark, memory_budget_bytes)
+        if not fits(sum(output.rows), memory_budget_bytes - suite_bytes(asked, output)):
+            wait([judged])  # together they would take more memory than there is
+        return Verdict(check_rows(plan, staged, output, memory_budget_bytes) + judged.result())

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from batchscore.contracts import PREDICTION, Check, OutputColumn, ScoringPlan, StagedOutput
 from batchscore.errors import MAX_ITEMS, bounded
 from batchscore.schema import FLOATS, INTEGERS, element_of
-from batchscore.validate.keys import duplicates
+from batchscore.validate.keys import Words, duplicates, fits, key_words, without_null_keys
 from batchscore.validate.staged import StagedTable
 
 Wrong = Callable[[pa.Array], pa.Array]
@@ -57,17 +57,21 @@ def check_rows(
     keys = tuple(key for key in plan.task.keys if key in {column.name for column in output.columns})
     checks = _row_checks(plan, keys)
     names = tuple(dict.fromkeys((*keys, *(check.column for check in checks))))
-    seen = 0
+    rows, seen = sum(output.rows), 0
+    unique = plan.keys_unique and bool(keys)
+    words: list[Words] | None = [] if unique and fits(rows, memory_budget_bytes) else None
     if names:
         for batch in output.batches(names):
             seen += batch.num_rows
             for check in checks:
                 check.see(batch, keys)
+            if words is not None:
+                words.append(key_words(without_null_keys(batch, keys), keys))
     else:
-        seen = sum(output.rows)
+        seen = rows
     judged = [_count_check(staged, output, seen), *(check.check() for check in checks)]
-    if plan.keys_unique and keys:
-        judged.append(_unique_check(output, keys, memory_budget_bytes))
+    if unique:
+        judged.append(_unique_check(output, keys, memory_budget_bytes, words))
     return tuple(judged)
 
 
@@ -153,8 +157,11 @@ def _unknown_class(classes: Sequence[str], type_name: str) -> Wrong:
     return wrong
 
 
-def _unique_check(output: StagedTable, keys: Sequence[str], memory_budget_bytes: int) -> Check:
-    found = duplicates(lambda: output.batches(keys), keys, sum(output.rows), memory_budget_bytes, MAX_ITEMS)
+def _unique_check(
+    output: StagedTable, keys: Sequence[str], memory_budget_bytes: int, words: list[Words] | None
+) -> Check:
+    rows = sum(output.rows)
+    found = duplicates(lambda: output.batches(keys), keys, rows, memory_budget_bytes, MAX_ITEMS, words=words)
     sample = []
     for values, count in found.keys:
         named = ", ".join(f"{key}={value}" for key, value in zip(keys, values, strict=True))

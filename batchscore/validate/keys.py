@@ -44,7 +44,20 @@ class Duplicates:
 Batches = Callable[[], Iterator[pa.RecordBatch]]
 
 
-def duplicates(batches: Batches, keys: Sequence[str], rows: int, budget_bytes: int, limit: int = 10) -> Duplicates:
+def fits(rows: int, budget_bytes: int) -> bool:
+    """Whether the numbers of all rows fit in the budget, so that one pass is enough."""
+    return rows * BYTES_PER_ROW <= budget_bytes
+
+
+def duplicates(
+    batches: Batches,
+    keys: Sequence[str],
+    rows: int,
+    budget_bytes: int,
+    limit: int = 10,
+    *,
+    words: list[Words] | None = None,
+) -> Duplicates:
     """Keys that occur more than once; rows with a null in a key are left out.
 
     Args:
@@ -53,20 +66,22 @@ def duplicates(batches: Batches, keys: Sequence[str], rows: int, budget_bytes: i
         rows: number of rows, to size the passes.
         budget_bytes: memory for one pass.
         limit: most keys to return.
+        words: :func:`key_words` of every batch, where somebody read the rows already and they fit in the budget; it
+            is emptied.
     """
-    slices = max(1, -(-rows * BYTES_PER_ROW // max(budget_bytes, BYTES_PER_ROW)))
+    slices = 1 if words is not None else max(1, -(-rows * BYTES_PER_ROW // max(budget_bytes, BYTES_PER_ROW)))
     found_rows = 0
     candidates: list[Words] = []
     for part in range(slices):
-        chunks = _words_of_slice(batches(), keys, part, slices)
+        chunks = _words_of_slice(batches(), keys, part, slices) if words is None else words
         if _ascend(chunks):
             continue
-        words = np.concatenate(chunks)
-        del chunks
-        words.sort()
-        equal = words[1:] == words[:-1]
+        whole = np.concatenate(chunks)
+        chunks.clear()
+        whole.sort()
+        equal = whole[1:] == whole[:-1]
         if equal.any():
-            repeated = np.unique(words[1:][equal])
+            repeated = np.unique(whole[1:][equal])
             candidates.append(repeated)
             found_rows += int(equal.sum()) + len(repeated)
     if not candidates:
