@@ -105,7 +105,7 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
             cores=cores,
             force=options.force,
             evolve_schema=options.evolve_schema,
-            in_spark=engines.supports(engines.SPARKML, model) is None,
+            in_spark=engines.scores_in_spark(model),
         )
     )
     publish.check_target(target, plan.task.columns, plan.task.partition_by, evolve_schema=options.evolve_schema)
@@ -116,7 +116,7 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
 
 def _refuse_engine(config: JobConfig, model: PinnedModel) -> None:
     """Refuses an engine that can never serve the model; what only a proof tells comes later."""
-    in_spark = engines.supports(engines.SPARKML, model) is None
+    in_spark = engines.scores_in_spark(model)
     if in_spark and (config.scoring.runner != "spark" or config.model.environment != "local"):
         raise SettingsError(
             "a Spark ML pipeline is scored by Spark's own transform",

@@ -255,7 +255,7 @@ def select(asked: str, prover: Prover, *, environment: str, rows: int, cores: in
     reference = Selection(REFERENCE, ModelFiles.of(prover.model, environment))
     if asked == REFERENCE or environment != "local":
         return reference
-    if engines.supports(engines.SPARKML, prover.model) is None:
+    if engines.scores_in_spark(prover.model):
         asked = engines.SPARKML
     if asked != engines.AUTO:
         return _named(prover.proved(asked), prover)
@@ -289,7 +289,7 @@ def foreseen(asked: str, prover: Prover, *, environment: str, rows: int, cores: 
         return REFERENCE
     if asked != engines.AUTO:
         return asked
-    if engines.supports(engines.SPARKML, prover.model) is None:
+    if engines.scores_in_spark(prover.model):
         return engines.SPARKML
     known = [prover.stored(name) for name in engines.ENGINES]
     if any(_is_proved(candidate) and candidate.measurement is not None for candidate in known):

@@ -19,6 +19,7 @@ __all__ = [
     "Engine",
     "choose",
     "engine_module",
+    "scores_in_spark",
     "supports",
     "with_probability",
 ]
@@ -81,6 +82,13 @@ def supports(engine: str, model: PinnedModel) -> str | None:
         if kind.startswith("unsupported"):
             return f"{name or 'an unnamed column'} of the signature has a type that no engine takes: {kind}"
     return engine_module(engine).supports(model)
+
+
+def scores_in_spark(model: PinnedModel) -> bool:
+    """Whether the model transforms DataFrames: engine ``sparkml`` is then the only one that serves it."""
+    from batchscore.engines import sparkml  # noqa: PLC0415  # it imports this module
+
+    return sparkml.supports(model) is None
 
 
 def choose(asked: str, model: PinnedModel) -> str:

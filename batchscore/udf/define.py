@@ -135,7 +135,7 @@ def _settled(
 
 
 def _selected(asked: str, model: PinnedModel, manager: str, *, by_reference: bool) -> Selection:
-    if engines.supports(engines.SPARKML, model) is None:
+    if engines.scores_in_spark(model):
         raise ModelError(
             "a Spark ML pipeline is no function of columns: MLflow would start a Spark of its own in each worker",
             hint="call the pipeline's transform (mlflow.spark.load_model), or score the table with `batchscore run`",

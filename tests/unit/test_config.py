@@ -205,7 +205,7 @@ def test_a_wrong_override_names_the_command_line(job):
     error = refused(job(BASE), {"scoring.engine": "onx"})
     assert error.problem.startswith("command line: scoring.engine")
     assert error.near == ("onnx",)
-    assert error.allowed == ("auto", "pyfunc", "native", "onnx", "compiled", "onedal")
+    assert error.allowed == ("auto", "pyfunc", "native", "onnx", "compiled", "onedal", "sparkml")
 
 
 @pytest.mark.parametrize(

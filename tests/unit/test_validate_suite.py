@@ -92,3 +92,40 @@ def test_great_expectations_is_there_for_an_interpreter_without_a_main_file():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stdout) == (0, "great_expectations\n"), done.stderr
+
+
+LEAN = """
+import json, sys
+import pandas as pd
+from batchscore.validate import expectations
+if sys.argv[1] == "lean":
+    expectations.leave_out(spark=True)
+weights = {"values": ["a", "b"], "weights": [0.5, 0.5]}
+suite = {"expectations": [
+    {"type": "expect_column_kl_divergence_to_be_less_than",
+     "kwargs": {"column": "c", "partition_object": weights, "threshold": 0.1}},
+    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "x", "min_value": 0, "max_value": 2}},
+    {"type": "expect_column_stdev_to_be_between", "kwargs": {"column": "x", "max_value": 9}},
+]}
+thread = expectations.warm()
+thread.join()
+unused = [name for name in ("sqlalchemy", "pyspark", "altair.vegalite", "scipy.stats._stats_py") if name in sys.modules]
+frame = pd.DataFrame({"c": ["a", "b", "b"], "x": [1.0, 2.0, 3.0]})
+checks = expectations.evaluate_pandas(suite, frame)
+import sqlalchemy, scipy.stats, threading  # nothing stays hidden or half loaded
+print(json.dumps([unused, [[check.name, check.passed, check.observed] for check in checks],
+                  scipy.stats.norm.cdf(0.0), threading.current_thread().name]))
+"""
+
+
+def test_what_is_left_out_of_the_import_changes_no_verdict(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(LEAN, encoding="utf-8")
+    found = {}
+    for kind in ("lean", "whole"):
+        done = subprocess.run([sys.executable, script, kind], capture_output=True, text=True, check=True, timeout=120)
+        found[kind] = json.loads(done.stdout)
+    assert found["lean"][0] == []
+    assert found["whole"][0][:2] == ["sqlalchemy", "pyspark"]
+    assert found["lean"][1:] == found["whole"][1:]
+    assert [passed for _, passed, _ in found["lean"][1]] == [True, False, True]

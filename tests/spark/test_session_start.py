@@ -1,0 +1,58 @@
+"""A session of one's own: what starts beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.spark
+
+SCRIPT = """
+import json, time
+from batchscore import session
+from batchscore.session.launch import WARM_GROUP
+spark = session.start("local[2]", {}, delta=False, warm=MODULE, on_notice=print)
+tracker = spark.sparkContext.statusTracker()
+deadline = time.monotonic() + 60
+jobs = []
+while time.monotonic() < deadline and not (jobs and jobs[0].status != "RUNNING"):
+    time.sleep(0.1)
+    jobs = [tracker.getJobInfo(number) for number in tracker.getJobIdsForGroup(WARM_GROUP)]
+
+def loaded(_):
+    import os, sys
+    yield os.getpid(), MODULE in sys.modules
+
+seen = spark.sparkContext.parallelize(range(2), 2).mapPartitions(loaded).collect()
+print(json.dumps([[job.status for job in jobs], len({pid for pid, _ in seen}), all(there for _, there in seen)]))
+"""
+
+
+def outcome(module):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_")}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT).replace("MODULE", repr(module))],
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_python_workers_start_beside_the_session():
+    assert outcome("batchscore.score") == [["SUCCEEDED"], 2, True]
+
+
+def test_a_module_that_cannot_be_imported_is_no_failure_of_the_session():
+    statuses, processes, loaded = outcome("batchscore.none")
+    assert (statuses, processes, loaded) == (["FAILED"], 2, False)
