@@ -13,7 +13,7 @@ from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import Array, DataType
 from pyspark.ml import Pipeline
 from pyspark.ml.classification import GBTClassifier, LogisticRegression, RandomForestClassifier
-from pyspark.ml.feature import Bucketizer, Imputer, StringIndexer, VectorAssembler
+from pyspark.ml.feature import Bucketizer, Imputer, SQLTransformer, StringIndexer, VectorAssembler
 from pyspark.ml.functions import array_to_vector
 from pyspark.ml.regression import LinearRegression
 
@@ -47,6 +47,10 @@ def stages(kind):
     index = StringIndexer(inputCol="country", outputCol="code", handleInvalid="keep")
     impute = Imputer(inputCol="x", outputCol="filled")
     assemble = VectorAssembler(inputCols=["n", "filled", "code"], outputCol="features")
+    if kind == "asking":
+        ask = SQLTransformer(statement="SELECT *, CASE WHEN x IS NULL THEN 0.0D ELSE 1.0D END AS there FROM __THIS__")
+        join = VectorAssembler(inputCols=["there", "n"], outputCol="features")
+        return [ask, join, LinearRegression(solver="normal", regParam=0.1)]
     if kind == "skipping":
         return [VectorAssembler(inputCols=["x"], outputCol="features", handleInvalid="skip"), LogisticRegression()]
     if kind == "logistic":
@@ -66,7 +70,7 @@ def saved(spark, tmp_path_factory):
     frame = spark.createDataFrame(table().drop_columns(["features", "rawPrediction"]))
     folder = tmp_path_factory.mktemp("sparkml")
     found = {}
-    for kind in ("logistic", "boosted", "forest", "bucket", "skipping"):
+    for kind in ("logistic", "boosted", "forest", "bucket", "skipping", "asking"):
         found[kind] = (str(folder / kind), Pipeline(stages=stages(kind)).fit(frame), MIXED)
     arrays = frame.selectExpr("array(cast(n as double), 1.5D) as features", "label")
     fitted = Pipeline(stages=[LinearRegression()]).fit(arrays.withColumn("features", array_to_vector("features")))
@@ -115,6 +119,18 @@ def test_scores_are_the_pipelines_own(spark, saved, tmp_path, kind):
     assert manifest.certificate is not None
     assert (manifest.certificate.engine, manifest.certificate.verdict) == ("sparkml", "equal")
     assert pipeline.run(config, RunOptions()).state == "skipped"
+
+
+def test_a_missing_number_is_what_the_registered_model_sees(spark, saved, tmp_path):
+    """NaN, as MLflow's frame has it: the pipeline tells it from null."""
+    path, fitted = saved["asking"]
+    pipeline.run(settings(path, tmp_path, table()), RunOptions())
+    found = DeltaTable(tmp_path / "out").to_pyarrow_table().sort_by("id")
+    frame = spark.createDataFrame(table().select(["id", "n", "x"])).selectExpr("id", "n", "nvl(x, double('NaN')) AS x")
+    expected = fitted.transform(frame).toArrow().sort_by("id")["prediction"].to_pylist()
+    assert found["prediction"].to_pylist() == expected
+    bare = fitted.transform(spark.createDataFrame(table().select(["id", "n", "x"]))).toArrow().sort_by("id")
+    assert bare["prediction"].to_pylist() != expected
 
 
 def test_an_array_column_is_the_vector(spark, saved, tmp_path):
