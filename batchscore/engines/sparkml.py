@@ -166,10 +166,10 @@ def _vector_inputs(pipeline: Any, files: ModelFiles) -> set[str]:  # noqa: ANN40
 
 
 def _as_in_pandas(column: SparkColumn, kind: str) -> SparkColumn:
-    """A missing number is NaN, as in the frame that MLflow's wrapper makes: pipelines tell it from null."""
+    """NaN is null, as in the DataFrame that MLflow's wrapper makes of a pandas frame: pipelines tell them apart."""
     from pyspark.sql import functions as F  # noqa: N812, PLC0415  # see above
 
-    return F.coalesce(column, F.lit(float("nan")).cast(kind)) if kind in FLOATS else column
+    return F.when(~F.isnan(column), column) if kind in FLOATS else column
 
 
 def _cast(binding: Binding) -> SparkColumn:

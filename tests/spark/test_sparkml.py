@@ -121,16 +121,21 @@ def test_scores_are_the_pipelines_own(spark, saved, tmp_path, kind):
     assert pipeline.run(config, RunOptions()).state == "skipped"
 
 
-def test_a_missing_number_is_what_the_registered_model_sees(spark, saved, tmp_path):
-    """NaN, as MLflow's frame has it: the pipeline tells it from null."""
+def test_nan_and_null_are_what_the_registered_model_sees(spark, saved, tmp_path):
+    """Null, both of them, as in MLflow's frame: the pipeline tells them apart."""
     path, fitted = saved["asking"]
-    pipeline.run(settings(path, tmp_path, table()), RunOptions())
-    found = DeltaTable(tmp_path / "out").to_pyarrow_table().sort_by("id")
-    frame = spark.createDataFrame(table().select(["id", "n", "x"])).selectExpr("id", "n", "nvl(x, double('NaN')) AS x")
-    expected = fitted.transform(frame).toArrow().sort_by("id")["prediction"].to_pylist()
-    assert found["prediction"].to_pylist() == expected
-    bare = fitted.transform(spark.createDataFrame(table().select(["id", "n", "x"]))).toArrow().sort_by("id")
-    assert bare["prediction"].to_pylist() != expected
+    values = [float("nan") if i % 7 == 0 else value for i, value in enumerate(table()["x"].to_pylist())]
+    rows = table().set_column(2, "x", pa.array(values, pa.float64()))
+    pipeline.run(settings(path, tmp_path, rows), RunOptions())
+    found = DeltaTable(tmp_path / "out").to_pyarrow_table().sort_by("id")["prediction"].to_pylist()
+
+    def transformed(expression):
+        frame = spark.createDataFrame(rows.select(["id", "n", "x"])).selectExpr("id", "n", f"{expression} AS x")
+        return fitted.transform(frame).toArrow().sort_by("id")["prediction"].to_pylist()
+
+    assert found == transformed("CASE WHEN NOT isnan(x) THEN x END")
+    assert found != transformed("x")
+    assert found != transformed("nvl(x, double('NaN'))")
 
 
 def test_an_array_column_is_the_vector(spark, saved, tmp_path):
