@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from batchscore import engines
 from batchscore.contracts import Candidate, Certificate, Measurement, ModelFiles, PinnedModel, ScoringPlan
-from batchscore.engines import REFERENCE, artifacts, certificates, measure, parity, probes
+from batchscore.engines import REFERENCE, artifacts, certificates, measure, parity, probes, sharing
 from batchscore.engines.cache import loaded
 from batchscore.errors import BatchscoreError, ModelError
 
@@ -75,6 +75,8 @@ class Prover:
         on_event: receives notices and stages.
         probe_rows: bound on the rows that an engine is compared on.
         measure_seconds: time for which an engine is measured.
+        tracking_uri: of the registry where converted models and certificates are kept beside the model's run, for
+            other machines; '' keeps them on this one.
     """
 
     model: PinnedModel
@@ -84,6 +86,7 @@ class Prover:
     on_event: OnEvent = field(default=lambda _: None)
     probe_rows: int = probes.ROWS
     measure_seconds: float = measure.SECONDS
+    tracking_uri: str = ""
 
     def stored(self, engine: str) -> Candidate:
         """What the cache knows of an engine; loads nothing but the artifact's bytes, to compare their digest."""
@@ -107,6 +110,9 @@ class Prover:
     def proved(self, engine: str) -> Candidate:
         """An engine with its certificate, which is made where there is none that holds."""
         known = self.stored(engine)
+        if known.state == "unproved" and self._shares(engine):
+            sharing.fetch_artifact(engine, self.model, tracking_uri=self.tracking_uri)
+            known = self.stored(engine)
         if known.state != "unproved":
             return known
         reason = engines.supports(engine, self.model)
@@ -124,6 +130,8 @@ class Prover:
         except BatchscoreError as error:  # something is missing here, which may be mended
             return Candidate(engine, "unavailable", error.text())
         artifacts.write_certificate(certificate, self.model)
+        if self._shares(engine):
+            sharing.publish_artifact(engine, self.model, tracking_uri=self.tracking_uri)
         return Candidate(engine, certificate.verdict, certificate.reason, certificate)
 
     def measured(self, candidate: Candidate) -> Candidate:
@@ -142,6 +150,9 @@ class Prover:
             return replace(candidate, state="unavailable", reason=error.text())
         artifacts.write_measurement(found, self.model)
         return replace(candidate, measurement=found)
+
+    def _shares(self, engine: str) -> bool:
+        return bool(self.tracking_uri and self.model.run_id) and artifacts.needs_artifact(engine, self.model)
 
     def _certified(self, engine: str) -> Certificate:
         self._say(f"engine {engine}: compared with the registered model")

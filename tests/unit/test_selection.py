@@ -103,6 +103,22 @@ def test_a_damaged_artifact_is_made_again(prover):
     assert again.files.digest == first.files.digest
 
 
+def test_another_machine_finds_what_was_proved_in_the_registry(prover, registry, tmp_path, monkeypatch):
+    here = replace(prover, tracking_uri=registry.tracking_uri)
+    first = here.proved("wrapped")
+    assert first.state == "equal"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(wrapped, "convert", lambda *_: pytest.fail("converted again"))
+    there = replace(prover, tracking_uri=registry.tracking_uri, sample=lambda: pytest.fail("read again"))
+    assert there.stored("wrapped").state == "unproved"
+    assert there.proved("wrapped").certificate == first.certificate
+
+
+def test_a_registry_that_cannot_be_written_fails_no_proof(prover, tmp_path):
+    alone = replace(prover, tracking_uri=f"sqlite:///{tmp_path}/none/registry.db")
+    assert alone.proved("wrapped").state == "equal"
+
+
 def test_few_rows_are_not_worth_a_proof(prover):
     few = {**FACTS, "rows": 10_000}
     chosen = select("auto", prover, **few)
