@@ -88,6 +88,8 @@ def load(files: ModelFiles, threads: int) -> PyfuncEngine:
     import mlflow.pyfunc  # noqa: PLC0415  # 4 s to import
 
     config = json.loads(files.config) if files.config else None
+    if sparkml.FLAVOR in files.flavors:
+        sparkml.import_connect()  # MLflow's wrapper would, in the midst of a prediction
     with quiet():
         model = mlflow.pyfunc.load_model(files.path, suppress_warnings=True, model_config=config)
     return PyfuncEngine(model, files, threads)

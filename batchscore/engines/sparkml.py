@@ -6,6 +6,8 @@ it starts a second Spark for that. Here the table's DataFrame goes through the p
 
 from __future__ import annotations
 
+import importlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ import pyarrow as pa
 
 from batchscore.contracts import Binding, ModelFiles, PinnedModel, ScoringTask
 from batchscore.engines.arrays import batch_of, empty_batch
+from batchscore.engines.embedded import main_with_a_file
 from batchscore.engines.given import PREFIX, carried
 from batchscore.errors import ModelError, SetupError, listed
 from batchscore.models.mlmodel import read_mlmodel
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 FLAVOR = "spark"
 PREDICTION = "prediction"  # the column that MLflow's wrapper returns
 ROW = f"{PREFIX}row"
-CONNECT = "pyspark.ml.connect."
+CONNECT = "pyspark.ml.connect"
 # What stands in for a value that the model's type cannot hold: its row is refused behind the pipeline, with its keys.
 FILLERS = {"string": "''", "boolean": "false", "binary": "X''", "timestamp_ntz": "TIMESTAMP_NTZ '1970-01-01 00:00:00'"}
 
@@ -117,7 +120,20 @@ def load(files: ModelFiles, threads: int) -> SparkMLEngine:
         return SparkMLEngine(PipelineModel.load(folder.as_uri()), files)
     import mlflow.spark  # noqa: PLC0415  # seconds; it copies the files to where executors can read them
 
+    import_connect()
     return SparkMLEngine(mlflow.spark.load_model(str(Path(files.path).absolute())), files)
+
+
+def import_connect() -> None:
+    """Imports ``pyspark.ml.connect``, which MLflow looks at for every pipeline, where that is safe.
+
+    Where its own dependencies are missing, later imports fail at once, as MLflow expects, instead of asking again.
+    """
+    try:
+        with main_with_a_file():
+            importlib.import_module(CONNECT)
+    except ImportError:
+        sys.modules[CONNECT] = None  # type: ignore[assignment]  # Python's own way to say so
 
 
 def supports(model: PinnedModel) -> str | None:
@@ -128,7 +144,7 @@ def supports(model: PinnedModel) -> str | None:
         return f"it takes parameters ({listed([param.name for param in model.params])}), which only pyfunc passes on"
     if len(model.outputs) != 1:
         return f"it declares {len(model.outputs)} outputs; a pipeline gives {PREDICTION}"
-    connected = str(_configuration(ModelFiles.of(model)).get("model_class") or "").startswith(CONNECT)
+    connected = str(_configuration(ModelFiles.of(model)).get("model_class") or "").startswith(f"{CONNECT}.")
     return "it is a model of Spark Connect, which works on pandas frames" if connected else None
 
 

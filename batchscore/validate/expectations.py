@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from batchscore.contracts import Check
+from batchscore.engines.embedded import main_with_a_file
 from batchscore.errors import MAX_ITEMS, SettingsError, bounded, nearest
 from batchscore.validate import frames, lean
 from batchscore.validate.shortcuts import shorten
@@ -51,27 +51,10 @@ def leave_out(*, spark: bool) -> None:
 def _import() -> Any:  # noqa: ANN401  # the package publishes no types
     # Read when the package is imported: it would send what it evaluates.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    with _main_with_a_file(), lean.imports(_hidden):
+    with main_with_a_file(), lean.imports(_hidden):
         package = importlib.import_module("great_expectations")
     shorten()
     return package
-
-
-@contextlib.contextmanager
-def _main_with_a_file() -> Iterator[None]:
-    """Spark Connect, which Great Expectations imports, ends a process whose main module has neither file nor spec.
-
-    It takes the process for a run of its own doctests; ``python -c`` and embedded interpreters look the same.
-    """
-    main = sys.modules["__main__"]
-    if hasattr(main, "__file__") or getattr(main, "__spec__", None) is not None:
-        yield
-        return
-    main.__file__ = ""
-    try:
-        yield
-    finally:
-        del main.__file__
 
 
 def warm() -> threading.Thread:

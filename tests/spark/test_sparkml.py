@@ -20,6 +20,7 @@ from pyspark.ml.regression import LinearRegression
 from batchscore import manifests, pipeline, proofs, spark_udf
 from batchscore.config import JobConfig
 from batchscore.contracts import RunOptions
+from batchscore.engines import sparkml
 from batchscore.errors import BadRowsError, InputError, ModelError, SettingsError
 
 pytestmark = pytest.mark.spark
@@ -75,6 +76,7 @@ def saved(spark, tmp_path_factory):
     arrays = frame.selectExpr("array(cast(n as double), 1.5D) as features", "label")
     fitted = Pipeline(stages=[LinearRegression()]).fit(arrays.withColumn("features", array_to_vector("features")))
     found["vector"] = (str(folder / "vector"), fitted, ((Array(DataType.double), "features"),))
+    sparkml.import_connect()
     for path, fitted, inputs in found.values():
         mlflow.spark.save_model(
             fitted,
