@@ -90,7 +90,7 @@ $(PEERS_READY): requirements-peers.lock | $(UV)
 BENCH := $(BIN)/python -m benchmarks.speed --peers-python $(CURDIR)/$(PEERS_BIN)/python
 
 .PHONY: bench
-bench: $(READY) $(PEERS_READY) ## the headline figures, in 40 minutes on two cores; then those of bench-job
+bench: $(READY) $(PEERS_READY) ## the headline figures, in 31 minutes on two cores; then those of bench-job
 	$(BENCH) headline
 	@$(MAKE) bench-job
 
