@@ -19,7 +19,6 @@ from batchscore.engines.trees import artifact, library
 from batchscore.errors import ModelError, SetupError
 from tests.factories import models as factory
 from tests.factories.artifacts import converted, outputs_of
-from tests.factories.boundaries import boundary_rows
 from tests.factories.models import batch_of, files_of
 
 # scikit-learn adds up huge values to see whether all are finite.
@@ -43,19 +42,6 @@ def built_once(monkeypatch, tmp_path_factory):
 
 def reference(model, batch):
     return loaded("pyfunc", files_of(model), 1).score(batch)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("kind", factory.TREE_KINDS)
-def test_equal_at_boundaries(tree_model, tmp_path, kind, dtype):
-    model, frame = tree_model(kind, dtype)
-    files = converted(compiled, model, tmp_path)
-    rows = boundary_rows(artifact.read(tmp_path)[0].forest, frame)
-    assert len(rows) > 2_000
-    batch = batch_of(model, rows)
-    expected, found = reference(model, batch), compiled.load(files, 1).score(batch)
-    assert found.schema == expected.schema
-    assert same(found, expected)
 
 
 def same(found, expected):

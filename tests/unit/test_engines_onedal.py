@@ -20,40 +20,13 @@ from batchscore.engines.trees.scores import Scores
 from batchscore.errors import ModelError, SetupError
 from tests.factories import models as factory
 from tests.factories.artifacts import converted, outputs_of
-from tests.factories.boundaries import boundary_rows
 from tests.factories.models import batch_of, files_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in reduce:RuntimeWarning")
-SEVERAL_VALUES = {
-    *("sklearn_tree", "sklearn_tree_proba", "sklearn_forest", "sklearn_forest_proba"),
-    *("sklearn_forest3_proba", "sklearn_extra_proba"),
-}
-KINDS = [kind for kind in factory.TREE_KINDS if kind not in SEVERAL_VALUES]
 
 
 def reference(model, batch):
     return loaded("pyfunc", files_of(model), 1).score(batch)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_equal_at_boundaries(tree_model, tmp_path, kind, dtype):
-    model, frame = tree_model(kind, dtype)
-    files = converted(onedal, model, tmp_path)
-    rows = boundary_rows(artifact.read(tmp_path)[0].forest, frame)
-    batch = batch_of(model, rows)
-    expected, found = reference(model, batch), onedal.load(files, 1).score(batch)
-    assert found.schema == expected.schema
-    one, other = outputs_of(found), outputs_of(expected)
-    if one.dtype.kind != "f":
-        assert np.array_equal(one, other)
-        return
-    # Leaves and sums are float32: relative rounding, where a score is not between 0 and 1.
-    assert (np.abs(one - other) <= 1e-6 * np.maximum(1, np.abs(other))).all()
-    if one.ndim > 1:
-        assert np.array_equal(one.argmax(axis=1), other.argmax(axis=1))
-    elif kind in {"lightgbm_binary", "xgboost_binary"}:
-        assert np.array_equal(one > 0.5, other > 0.5)
 
 
 def test_rows_that_rounding_would_move_are_walked_exactly(tree_model, tmp_path):
