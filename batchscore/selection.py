@@ -152,7 +152,9 @@ class Prover:
         return replace(candidate, measurement=found)
 
     def _shares(self, engine: str) -> bool:
-        return bool(self.tracking_uri and self.model.run_id) and artifacts.needs_artifact(engine, self.model)
+        """Whether the registry may know the engine's artifact; it is not asked about one that cannot be made."""
+        known = bool(self.tracking_uri and self.model.run_id) and artifacts.needs_artifact(engine, self.model)
+        return known and engines.supports(engine, self.model) is None
 
     def _certified(self, engine: str) -> Certificate:
         self._say(f"engine {engine}: compared with the registered model")

@@ -1,6 +1,9 @@
+import shutil
+
 import pytest
 
 from batchscore import models
+from batchscore.engines.trees import library
 from tests.factories.models import make_registry, save_trees
 
 
@@ -52,3 +55,18 @@ def tree_model(tmp_path_factory, model_cache):
 def pin_folder(model_cache):
     """``pin_folder(folder, **settings)``: a model in a folder, pinned."""
     return lambda folder, **settings: models.pin(str(folder), tracking_uri="", cache_dir=model_cache, **settings)
+
+
+@pytest.fixture
+def built_once(monkeypatch, tmp_path_factory):
+    """The kernels are the same for all models, so the tests compile it once."""
+    kept = tmp_path_factory.getbasetemp() / "trees.so"
+    build = library.build
+
+    def copied(path):
+        if not kept.exists():
+            build(kept)
+        shutil.copyfile(kept, path)
+
+    monkeypatch.setattr(library, "build", copied)
+    return build

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -15,29 +14,17 @@ import pytest
 from batchscore.contracts import ModelParam
 from batchscore.engines import compiled
 from batchscore.engines.cache import loaded
-from batchscore.engines.trees import artifact, library
+from batchscore.engines.trees import artifact
 from batchscore.errors import ModelError, SetupError
 from tests.factories import models as factory
 from tests.factories.artifacts import converted, outputs_of
 from tests.factories.models import batch_of, files_of
 
 # scikit-learn adds up huge values to see whether all are finite.
-pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in reduce:RuntimeWarning")
-
-
-@pytest.fixture(autouse=True)
-def built_once(monkeypatch, tmp_path_factory):
-    """The walker is the same for all models, so the tests compile it once."""
-    kept = tmp_path_factory.getbasetemp() / "trees.so"
-    build = library.build
-
-    def copied(path):
-        if not kept.exists():
-            build(kept)
-        shutil.copyfile(kept, path)
-
-    monkeypatch.setattr(library, "build", copied)
-    return build
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:invalid value encountered in reduce:RuntimeWarning"),
+    pytest.mark.usefixtures("built_once"),
+]
 
 
 def reference(model, batch):

@@ -5,15 +5,12 @@ What serves a kind is written down, so that an engine that quietly stops to do s
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
 
 from batchscore import engines
 from batchscore.engines import artifacts
 from batchscore.engines.cache import loaded
-from batchscore.engines.trees import library
 from batchscore.engines.trees.read import read_forest
 from batchscore.engines.unwrap import unwrap
 from batchscore.errors import ModelError
@@ -22,7 +19,10 @@ from tests.factories.boundaries import boundary_rows
 from tests.factories.models import batch_of, files_of
 
 # scikit-learn adds up huge values to see whether all are finite.
-pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in reduce:RuntimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:invalid value encountered in reduce:RuntimeWarning"),
+    pytest.mark.usefixtures("built_once"),
+]
 
 TREES = factory.TREE_KINDS
 # oneDAL's leaves hold one value.
@@ -47,20 +47,6 @@ REGISTERED = {
 # Sums in the library's own order and type: not a bit differs.
 EXACT = ("compiled", "native")
 FAST = [name for name in engines.ENGINES if name not in (engines.REFERENCE, engines.SPARKML)]
-
-
-@pytest.fixture(autouse=True)
-def built_once(monkeypatch, tmp_path_factory):
-    """The kernels are the same for all models, so the tests compile them once."""
-    kept = tmp_path_factory.getbasetemp() / "trees.so"
-    build = library.build
-
-    def copied(path):
-        if not kept.exists():
-            build(kept)
-        shutil.copyfile(kept, path)
-
-    monkeypatch.setattr(library, "build", copied)
 
 
 def verdict(engine, model, batch, cache):
