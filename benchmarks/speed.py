@@ -42,7 +42,26 @@ HEADLINE = (
     Entry("pipeline", (*OWN, "spark_udf", "limit"), 1_000_000),
     Entry("mlp", (*OWN, "spark_udf", "limit"), 1_000_000),
 )
-FULL = tuple(Entry(name, NAMES) for name in CASES)
+# Every peer on every kind of model; then what a table's shape and size do to batchscore, between its own bounds.
+_BOUNDS = (*OWN, "limit", "floor")
+FULL = (
+    Entry("lightgbm-50x31", NAMES),
+    Entry("xgboost-200x6", NAMES, 1_000_000),
+    Entry("pipeline", NAMES, 1_000_000),
+    Entry("mlp", NAMES, 1_000_000),
+    Entry("lightgbm-200x63", NAMES, 1_000_000),
+    Entry("lightgbm-200x63", (*OWN, "spark_udf", "daft-tl2cgen", "limit")),
+    Entry("mlp", _BOUNDS),
+    *(
+        Entry(name, (*_BOUNDS, "spark_udf"))
+        for name in ("lightgbm-50x31-100k", "lightgbm-50x31-1M", "lightgbm-50x31-3M")
+    ),
+    Entry("lightgbm-50x31-30M", _BOUNDS),
+    *(
+        Entry(f"lightgbm-50x31-{shape}", _BOUNDS)
+        for shape in ("float64", "300-columns", "one-file", "4-GB-file", "2000-files", "delta", "partitioned")
+    ),
+)
 SETS = {"headline": HEADLINE, "full": FULL}
 
 
@@ -68,7 +87,8 @@ def main() -> None:
 
 def finished(entry: Entry, folder: Path, rules: Rules, name: str) -> dict[str, Any]:
     """The result of a case, taken now unless an earlier call has it."""
-    place = folder / "results" / f"{name}-{entry.case}.json"
+    rows = entry.rows or CASES[entry.case].rows
+    place = folder / "results" / f"{name}-{entry.case}-{rows}.json"
     if not place.exists():
         document = benchmark([entry.case], entry.candidates, rules, rows=entry.rows, folder=folder, on_event=_say)
         place.parent.mkdir(parents=True, exist_ok=True)
