@@ -119,6 +119,7 @@ class _Attempt:
             sample=lambda: sampling.sample(planned, self.spark),
             created_at=planned.created_at,
             on_event=self.on_event,
+            device=scoring.device,
             tracking_uri=self.config.registry.tracking_uri,
         )
         chosen = selection.select(

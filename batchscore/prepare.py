@@ -14,6 +14,7 @@ from batchscore import engines, models, publish, read, record, score, selection,
 from batchscore.config import JobConfig
 from batchscore.config.settings import NULL_PARTITION
 from batchscore.contracts import PinnedModel, PinnedSource, Restriction, RunOptions, ScoringPlan
+from batchscore.engines import cuda
 from batchscore.errors import SettingsError
 from batchscore.plan import PlanInputs, make
 
@@ -110,7 +111,9 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
     )
     publish.check_target(target, plan.task.columns, plan.task.partition_by, evolve_schema=options.evolve_schema)
     publish.check_removal(plan)
-    plan = replace(plan, task=replace(plan.task, engine=_foreseen(config, plan)))
+    engine = _foreseen(config, plan)
+    device, reason = _device(config, engine)
+    plan = replace(plan, task=replace(plan.task, engine=engine), device=device, device_reason=reason)
     return replace(plan, estimated_seconds=_estimated_seconds(plan, config.scoring.runner)) if target.exists else plan
 
 
@@ -139,6 +142,22 @@ def _refuse_engine(config: JobConfig, model: PinnedModel) -> None:
             )
     elif config.scoring.engine != engines.AUTO:
         engines.choose(config.scoring.engine, model)
+    if config.scoring.device == "cuda":
+        _refuse_gpu(config, model, in_spark=in_spark)
+
+
+def _refuse_gpu(config: JobConfig, model: PinnedModel, *, in_spark: bool) -> None:
+    """Refuses ``scoring.device: cuda`` where nothing of this run, or of this machine, could use a GPU."""
+    asked = engines.on_device(config.scoring.engine, config.scoring.device)
+    other = engines.SPARKML if in_spark else NATIVE if PROBABILITY in config.scoring.outputs else ""
+    if other or config.model.environment != "local":
+        raise SettingsError(
+            "scoring.device cuda is for engine onnx, which this run cannot use",
+            found=f"engine {other}" if other else f"model.environment {config.model.environment}",
+            hint="leave scoring.device out",
+        )
+    cuda.require()
+    engines.choose(asked, model)
 
 
 def _foreseen(config: JobConfig, plan: ScoringPlan) -> str:
@@ -150,12 +169,23 @@ def _foreseen(config: JobConfig, plan: ScoringPlan) -> str:
             selection.Allowed(parity.max_abs_diff, parity.label_flips),
             sample=lambda: None,
             created_at=plan.created_at,
+            device=config.scoring.device,
         ),
         environment=config.model.environment,
         rows=plan.most_rows,
         cores=plan.cores,
         beside=PROBABILITY in config.scoring.outputs,
     )
+
+
+def _device(config: JobConfig, engine: str) -> tuple[str, str]:
+    """Where the run computes, ``auto`` where that is not decided yet, and why not on a GPU where one was welcome."""
+    if engine == engines.CUDA:
+        return "cuda", ""
+    if config.scoring.device == "cpu":
+        return "cpu", ""
+    reason = cuda.missing() or ""
+    return ("cpu" if reason or engine != engines.AUTO else "auto"), reason
 
 
 def _estimated_seconds(plan: ScoringPlan, runner: str) -> float:

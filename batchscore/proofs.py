@@ -50,6 +50,7 @@ def engines(config: JobConfig, on_event: OnEvent = lambda _: None) -> Report:
         sample=lambda: sampling.sample(planned, spark),
         created_at=planned.created_at,
         on_event=on_event,
+        device=config.scoring.device,
         tracking_uri=config.registry.tracking_uri,
     )
     found = selection.candidates(prover)

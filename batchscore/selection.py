@@ -75,6 +75,7 @@ class Prover:
         on_event: receives notices and stages.
         probe_rows: bound on the rows that an engine is compared on.
         measure_seconds: time for which an engine is measured.
+        device: ``scoring.device``: where engines may run.
         tracking_uri: of the registry where converted models and certificates are kept beside the model's run, for
             other machines; '' keeps them on this one.
     """
@@ -86,7 +87,15 @@ class Prover:
     on_event: OnEvent = field(default=lambda _: None)
     probe_rows: int = probes.ROWS
     measure_seconds: float = measure.SECONDS
+    device: str = "auto"
     tracking_uri: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """The engines among which ``auto`` chooses."""
+        if self.device == "cuda":
+            return [engines.CUDA]
+        return [name for name in engines.ENGINES if name != engines.CUDA or self.device == "auto"]
 
     def stored(self, engine: str) -> Candidate:
         """What the cache knows of an engine; loads nothing but the artifact's bytes, to compare their digest."""
@@ -265,6 +274,7 @@ def select(asked: str, prover: Prover, *, environment: str, rows: int, cores: in
     if beside:
         own = replace(prover, model=replace(prover.model, outputs=prover.model.outputs[:-1]))
         return replace(_named(own.proved(engines.NATIVE), own), files=ModelFiles.of(prover.model))
+    asked = engines.on_device(asked, prover.device)
     reference = Selection(REFERENCE, ModelFiles.of(prover.model, environment))
     if asked == REFERENCE or environment != "local":
         return reference
@@ -272,7 +282,7 @@ def select(asked: str, prover: Prover, *, environment: str, rows: int, cores: in
         asked = engines.SPARKML
     if asked != engines.AUTO:
         return _named(prover.proved(asked), prover)
-    if 0 <= rows < ROWS_WORTH_A_PROOF and not any(_is_proved(prover.stored(name)) for name in engines.ENGINES):
+    if 0 <= rows < ROWS_WORTH_A_PROOF and not any(_is_proved(prover.stored(name)) for name in prover.names):
         if OWN_ENGINE in prover.model.flavors:
             return _chosen(fastest([prover.proved(OWN_ENGINE), prover.stored(REFERENCE)], rows, cores), prover)
         notice = f"auto takes {REFERENCE} for so few rows; `batchscore engines` proves faster engines"
@@ -286,9 +296,9 @@ def known(asked: str, prover: Prover, *, environment: str) -> Selection:
     Raises:
         ModelError: as :func:`select`.
     """
-    if asked != engines.AUTO or environment != "local":
+    if asked != engines.AUTO or environment != "local" or prover.device == "cuda":
         return select(asked, prover, environment=environment, rows=-1, cores=1)
-    stored = [candidate for name in engines.ENGINES if (candidate := prover.stored(name)).state == "equal"]
+    stored = [candidate for name in prover.names if (candidate := prover.stored(name)).state == "equal"]
     if stored:
         return _chosen(fastest(stored, -1, 1), prover)
     return Selection(engines.choose(engines.AUTO, prover.model), ModelFiles.of(prover.model))
@@ -300,11 +310,12 @@ def foreseen(asked: str, prover: Prover, *, environment: str, rows: int, cores: 
         return engines.NATIVE
     if environment != "local":
         return REFERENCE
+    asked = engines.on_device(asked, prover.device)
     if asked != engines.AUTO:
         return asked
     if engines.scores_in_spark(prover.model):
         return engines.SPARKML
-    known = [prover.stored(name) for name in engines.ENGINES]
+    known = [prover.stored(name) for name in prover.names]
     if any(_is_proved(candidate) and candidate.measurement is not None for candidate in known):
         return fastest(known, rows, cores).engine
     return engines.AUTO
@@ -324,7 +335,7 @@ def with_engine(plan: ScoringPlan, chosen: Selection, asked_rows: int | str) -> 
 
 def candidates(prover: Prover) -> list[Candidate]:
     """All engines, proved and measured."""
-    return [prover.measured(prover.proved(name)) for name in engines.ENGINES]
+    return [prover.measured(prover.proved(name)) for name in prover.names]
 
 
 def fastest(found: Sequence[Candidate], rows: int, cores: int) -> Candidate:

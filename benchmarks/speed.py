@@ -52,6 +52,7 @@ FULL = (
     Entry("lightgbm-200x63", NAMES, 1_000_000),
     Entry("lightgbm-200x63", (*OWN, "spark_udf", "daft-tl2cgen", "limit")),
     Entry("mlp", _BOUNDS),
+    Entry("lightgbm-50x31", ("batchscore-spark-uv", "spark_udf-uv"), 1_000_000),
     *(
         Entry(name, (*_BOUNDS, "spark_udf"))
         for name in ("lightgbm-50x31-100k", "lightgbm-50x31-1M", "lightgbm-50x31-3M")

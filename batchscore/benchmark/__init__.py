@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from batchscore.benchmark.candidates import NAMES
+from batchscore.benchmark.candidates import EVERY_NAME, NAMES
 from batchscore.benchmark.cases import CASES, Case
 from batchscore.benchmark.rounds import OnEvent, Rules, compare
 from batchscore.errors import SettingsError, nearest
 
-__all__ = ["CASES", "NAMES", "Case", "Rules", "benchmark"]
+__all__ = ["CASES", "EVERY_NAME", "NAMES", "Case", "Rules", "benchmark"]
 
 
 def benchmark(
@@ -29,7 +29,7 @@ def benchmark(
 
     Args:
         cases: names out of :data:`CASES`.
-        names: candidates out of :data:`NAMES`; batchscore's own may be asked for an engine: ``NAME@ENGINE``.
+        names: candidates out of :data:`EVERY_NAME`; batchscore's own may be asked for an engine: ``NAME@ENGINE``.
         rules: how often, and with what.
         rows: another number of rows than the cases'.
         folder: keeps tables, models and certificates for the next time; a temporary one otherwise.
@@ -45,7 +45,7 @@ def benchmark(
 
     for asked, known, what in (
         (cases, tuple(CASES), "case"),
-        ([name.split("@")[0] for name in names], NAMES, "candidate"),
+        ([name.split("@")[0] for name in names], EVERY_NAME, "candidate"),
     ):
         for name in asked:
             if name not in known:

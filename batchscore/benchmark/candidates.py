@@ -12,6 +12,8 @@ from pathlib import Path
 from batchscore.benchmark.job import PEERS, Job
 
 BASELINE = "spark_udf"
+# Of candidates whose model runs in a Python environment of its own, restored from its requirements.
+ISOLATED = "-uv"
 PROBE_SECONDS = 120
 
 
@@ -24,12 +26,14 @@ class Candidate:
         label: what it is, for a table.
         modules: packages that it needs, beside batchscore's own.
         own: whether it is batchscore.
+        usual: whether it takes part where no names are given.
     """
 
     name: str
     label: str
     modules: tuple[str, ...] = ()
     own: bool = False
+    usual: bool = True
 
 
 CANDIDATES = (
@@ -42,8 +46,11 @@ CANDIDATES = (
     Candidate("daft-tl2cgen", "Daft batch UDF, tl2cgen library, Parquet write", ("daft", "tl2cgen")),
     Candidate("limit", "processes with pyarrow and batchscore's engine, no framework"),
     Candidate("floor", "the same without a model: read and write"),
+    Candidate(f"batchscore-spark{ISOLATED}", "the first with model.environment: uv", own=True, usual=False),
+    Candidate(f"{BASELINE}{ISOLATED}", 'mlflow.pyfunc.spark_udf(env_manager="uv"), Delta write', usual=False),
 )
-NAMES = tuple(candidate.name for candidate in CANDIDATES)
+NAMES = tuple(candidate.name for candidate in CANDIDATES if candidate.usual)
+EVERY_NAME = tuple(candidate.name for candidate in CANDIDATES)
 
 
 def command(name: str, job: Job, python: str, peers_python: str | None) -> list[str]:
@@ -56,16 +63,18 @@ def command(name: str, job: Job, python: str, peers_python: str | None) -> list[
         peers_python: interpreter that has the peers' frameworks.
     """
     base, _, engine = name.partition("@")
+    isolated, base = base.endswith(ISOLATED), base.removesuffix(ISOLATED)
     output = job.output(name)
     if base in ("batchscore-spark", "batchscore-local"):
         settings = ["--config", str(job.settings), "--output", str(output)]
         flags = ["--runner", base.removeprefix("batchscore-"), "--engine", engine or "auto", "--json"]
+        flags += ["--set", "model.environment=uv"] if isolated else []
         return [python, "-m", "batchscore", "run", *settings, *flags]
     if base in ("limit", "floor"):
         flags = ["--no-model"] if base == "floor" else []
         return [python, "-m", "batchscore.benchmark.limit", str(document(job, name)), str(output), *flags]
     if base in (BASELINE, "predict_batch_udf"):
-        return [python, str(PEERS / f"{base}.py"), str(document(job, name))]
+        return [python, str(PEERS / f"{base}.py"), str(document(job, name)), *(["uv"] if isolated else [])]
     script = {"ray-onnx": ["ray_data.py"], "daft-onnx": ["daft_udf.py"], "daft-tl2cgen": ["daft_udf.py"]}[base]
     arguments = [str(document(job, name)), *([base.removeprefix("daft-")] if base.startswith("daft") else [])]
     return [peers_python or python, str(PEERS / script[0]), *arguments]

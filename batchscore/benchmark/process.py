@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -20,6 +21,8 @@ SAMPLE_SECONDS = 0.5
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 TAIL_LINES = 10
 RESIDENT_FIELD = 1  # of /proc/PID/statm
+_STAGE = re.compile(r"([a-z]+): ")
+_NO_STAGES = ("note", "warning", "error", "hint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,14 @@ class Outcome:
     Attributes:
         seconds: from the start of the command to its end, without ``session_seconds``.
         session_seconds: the start of the candidate's framework.
+        stage_seconds: of the stages that batchscore tells of on stderr, ``start`` being what is before the first.
         peak_bytes: resident memory of all its processes together, at its highest; shared pages count in each.
         answer: the JSON document that the candidate printed.
     """
 
     seconds: float
     session_seconds: float
+    stage_seconds: Mapping[str, float]
     peak_bytes: int
     answer: Mapping[str, Any]
 
@@ -56,7 +61,7 @@ def timed(command: Sequence[str], folder: Path, environment: Mapping[str, str], 
         text=True,
         start_new_session=True,
     )
-    stages = _Lines(process)
+    said = _Lines(process, started)
     memory = _Memory(before)
     try:
         output = process.stdout.read() if process.stdout else ""
@@ -68,26 +73,50 @@ def timed(command: Sequence[str], folder: Path, environment: Mapping[str, str], 
     finally:
         total = time.perf_counter() - started
         peak = memory.end()
-        stages.end()
+        said.end()
         if process.stdout is not None:
             process.stdout.close()
     if process.returncode:
         raise BatchscoreError(
             f"a candidate ended with exit code {process.returncode}",
             found=bounded(" ".join(command), 400),
-            detail=[line[:300] for line in stages.text.splitlines()[-TAIL_LINES:]],
+            detail=[line[:300] for line in said.text.splitlines()[-TAIL_LINES:]],
         )
     answer = _last_json(output)
-    session = float(answer.get("session_seconds", stages.seconds_of("session")))
-    return Outcome(total - session, session, peak, answer)
+    stages = stage_seconds(said.lines, total)
+    session = float(answer.get("session_seconds", stages.get("session", 0.0)))
+    return Outcome(total - session, session, stages, peak, answer)
+
+
+def stage_seconds(lines: Sequence[tuple[float, str]], total: float) -> dict[str, float]:
+    """How long each stage took; a stage ends with the line that begins another one.
+
+    Args:
+        lines: what was written, with the seconds since the process began; ``NAME: text`` tells of the stage NAME.
+        total: seconds at which the process ended.
+
+    >>> stage_seconds([(1.0, "plan: fraud/1"), (1.5, "note: old"), (2.0, "score: run 7"), (3.0, "score: 5 rows")], 4.0)
+    {'start': 1.0, 'plan': 1.0, 'score': 2.0}
+    """
+    found: dict[str, float] = {}
+    stage, since = "start", 0.0
+    for at, line in lines:
+        named = _STAGE.match(line)
+        if named is not None and named[1] not in (stage, *_NO_STAGES):
+            found[stage] = found.get(stage, 0.0) + at - since
+            stage, since = named[1], at
+    if stage != "start":
+        found[stage] = found.get(stage, 0.0) + total - since
+    return {name: round(seconds, 3) for name, seconds in found.items()}
 
 
 class _Lines:
     """A process's stderr, with the moment of each line: batchscore says there which stage begins."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], started: float) -> None:
         self._stream = process.stderr
-        self._lines: list[tuple[float, str]] = []
+        self._started = started
+        self.lines: list[tuple[float, str]] = []
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -95,21 +124,14 @@ class _Lines:
         if self._stream is not None:
             with self._stream:
                 for line in self._stream:
-                    self._lines.append((time.perf_counter(), line))
+                    self.lines.append((time.perf_counter() - self._started, line))
 
     def end(self) -> None:
         self._thread.join(timeout=10)
 
     @property
     def text(self) -> str:
-        return "".join(line for _, line in self._lines)
-
-    def seconds_of(self, stage: str) -> float:
-        """From the line that begins a stage to the line after it, for each such stage."""
-        later = self._lines[1:]
-        return sum(
-            after - at for (at, line), (after, _) in zip(self._lines, later, strict=False) if line.startswith(stage)
-        )
+        return "".join(line for _, line in self.lines)
 
 
 class _Memory:

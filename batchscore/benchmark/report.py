@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from batchscore.benchmark.candidates import BASELINE, CANDIDATES
+from batchscore.benchmark.candidates import BASELINE, CANDIDATES, ISOLATED
 from batchscore.engines.installed import installed
 
 PACKAGES = ("pyspark", "mlflow", "pyarrow", "onnxruntime", "lightgbm", "xgboost", "scikit-learn", "deltalake", "numpy")
@@ -50,6 +50,11 @@ def write(document: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
+def baseline(result: Mapping[str, Any]) -> str:
+    """The candidate that the others are compared with: ``spark_udf``, in the local environment where it took part."""
+    return BASELINE if BASELINE in result["candidates"] else BASELINE + ISOLATED
+
+
 def ratio(result: Mapping[str, Any], name: str, other: str, *, with_session: bool = False) -> float | None:
     """How many times as fast as ``other`` a candidate was: the median of the rounds' own ratios.
 
@@ -76,7 +81,7 @@ def table_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     timed = [(name, found) for name, found in result["candidates"].items() if "seconds" in found]
     rows: list[tuple[str, ...]] = [head]
     for name, found in sorted(timed, key=lambda item: item[1]["median_seconds"]):
-        times = ratio(result, name, BASELINE)
+        times = ratio(result, name, baseline(result))
         difference = found["largest_difference"]
         rows.append(
             (
@@ -130,7 +135,7 @@ def _block(result: Mapping[str, Any], top: int) -> tuple[str, int]:
         own = name.startswith("batchscore")
         colour = COLOURS["own" if own else "bound" if name == "limit" else "peer"]
         length = max(2, round(found["rows_per_second"] * scale))
-        times = ratio(result, name, BASELINE) if name != BASELINE else None
+        times = ratio(result, name, baseline(result)) if name != baseline(result) else None
         text = f"{found['rows_per_second']:,} rows/s" + (f"  ({times:.1f}x spark_udf)" if times else "")
         lines.append(f'<text x="{LEFT - 8}" y="{y + 13}" text-anchor="end" fill="#1c2733">{escape(name)}</text>')
         lines.append(f'<rect x="{LEFT}" y="{y}" width="{length}" height="{BAR_HEIGHT}" rx="2" fill="{colour}"/>')

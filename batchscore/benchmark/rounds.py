@@ -35,6 +35,7 @@ class Tally:
     session_seconds: list[float] = field(default_factory=list)
     peak_bytes: list[int] = field(default_factory=list)
     worker_peak_bytes: list[int] = field(default_factory=list)
+    stage_seconds: list[Mapping[str, float]] = field(default_factory=list)
     largest_difference: float | None = None
     settings: Mapping[str, Any] | None = None
     failure: str = ""
@@ -44,7 +45,8 @@ class Tally:
         self.seconds.append(round(outcome.seconds, 3))
         self.session_seconds.append(round(outcome.session_seconds, 3))
         self.peak_bytes.append(outcome.peak_bytes)
-        if "peak_worker_bytes" in outcome.answer:  # what batchscore itself says of its largest worker
+        if "peak_worker_bytes" in outcome.answer:  # what batchscore itself says, of its largest worker
+            self.stage_seconds.append(outcome.stage_seconds)
             self.worker_peak_bytes.append(int(outcome.answer["peak_worker_bytes"]))
 
 
@@ -162,7 +164,9 @@ def _environment(name: str) -> dict[str, str]:
     place = str(Path(batchscore.__file__).parents[1] if own else PEERS)
     inherited = os.environ.get("PYTHONPATH", "") if own else ""
     path = os.pathsep.join(filter(None, (place, inherited)))
-    return {**os.environ, "PYTHONPATH": path, "PYSPARK_PYTHON": sys.executable}
+    # MLflow calls uv by its name; it lies beside the interpreter.
+    commands = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    return {**os.environ, "PYTHONPATH": path, "PATH": commands, "PYSPARK_PYTHON": sys.executable}
 
 
 @dataclass(frozen=True)
@@ -206,6 +210,14 @@ def _summary(tally: Tally, rows: int) -> dict[str, Any]:
         "rows_per_second": round(rows / median),
         "peak_bytes": max(tally.peak_bytes),
         "worker_peak_bytes": max(tally.worker_peak_bytes, default=None),
+        "median_stage_seconds": _medians(tally.stage_seconds),
         "largest_difference": tally.largest_difference,
         "settings": tally.settings,
     }
+
+
+def _medians(stages: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
+    """Of each stage; None of a candidate that tells of none."""
+    names = dict.fromkeys(name for seconds in stages for name in seconds)
+    found = {name: statistics.median(seconds.get(name, 0.0) for seconds in stages) for name in names}
+    return {name: round(seconds, 3) for name, seconds in found.items()} or None

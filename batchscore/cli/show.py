@@ -123,6 +123,9 @@ def _head_lines(plan: ScoringPlan, runner: str) -> list[str]:
         _line("rows", f"{_rows(plan.expected_rows)} to read{_estimate(plan)}"),
         _line("units", _unit_summary(plan)),
     ]
+    if plan.device != "cpu" or plan.device_reason:
+        why = f": {plan.device_reason}" if plan.device_reason else ""
+        lines.insert(-2, _line("device", f"{plan.device}{why}"))
     restriction = _restriction_text(plan)
     return [*lines[:2], _line("only", restriction), *lines[2:]] if restriction else lines
 

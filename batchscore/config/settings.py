@@ -233,8 +233,10 @@ class ScoringSettings(_Settings):
         description="What computes predictions; auto takes the fastest engine that proved the registered model's "
         "scores, pyfunc where none did.",
     )
-    device: Annotated[Literal["auto", "cpu", "gpu"], not_built("auto", "cpu")] = Field(
-        default="auto", description="Processor that the engine uses. gpu is not built yet."
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="Processor that the engine uses: cuda is an NVIDIA GPU, for engine onnx; auto takes one where "
+        "there is one and it is faster.",
     )
     batch_rows: Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)] = Field(
         default="auto", description="Rows for each call of the model; bounds a worker's memory."

@@ -174,6 +174,8 @@ class ScoringPlan:
         most_rows: rows of the files to read, before any condition; -1 where unknown.
         estimated_seconds: by the speed of the table's last run on the same runner; -1 where there is none.
         cores: tasks that run at a time, as far as the settings tell.
+        device: ``cpu`` or ``cuda``; ``auto`` where the engines are still to be measured.
+        device_reason: why it is no GPU where the settings would take one, or ''.
     """
 
     run_id: str
@@ -200,6 +202,8 @@ class ScoringPlan:
     most_rows: int = -1
     estimated_seconds: float = -1.0
     cores: int = 1
+    device: str = "cpu"
+    device_reason: str = ""
 
     @property
     def to_score(self) -> tuple[PlannedUnit, ...]:

@@ -11,6 +11,7 @@ from batchscore.errors import ModelError, SettingsError, nearest
 
 __all__ = [
     "AUTO",
+    "CUDA",
     "ENGINES",
     "NATIVE",
     "PROBABILITY",
@@ -19,6 +20,7 @@ __all__ = [
     "Engine",
     "choose",
     "engine_module",
+    "on_device",
     "scores_in_spark",
     "supports",
     "with_probability",
@@ -27,6 +29,7 @@ __all__ = [
 AUTO = "auto"
 NATIVE = "native"
 SPARKML = "sparkml"
+CUDA = "onnx-cuda"  # engine onnx on an NVIDIA GPU: with scores, a speed and a proof of its own
 REFERENCE = "pyfunc"
 # Those that serve models of their flavor without a conversion; the registered model's own way last.
 OWN_ENGINES = ("onnx", SPARKML, REFERENCE)
@@ -37,6 +40,7 @@ ENGINES: dict[str, str] = {
     "compiled": "batchscore.engines.compiled",
     "onedal": "batchscore.engines.onedal",
     "onnx": "batchscore.engines.onnx",
+    CUDA: "batchscore.engines.onnx_cuda",
     "native": "batchscore.engines.native",
     "sparkml": "batchscore.engines.sparkml",
     "pyfunc": "batchscore.engines.pyfunc",
@@ -91,6 +95,30 @@ def scores_in_spark(model: PinnedModel) -> bool:
     return sparkml.supports(model) is None
 
 
+def on_device(asked: str, device: str) -> str:
+    """The engine that was asked for, on the device that was asked for.
+
+    Args:
+        asked: ``auto``, or an engine's name.
+        device: ``scoring.device``: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        SettingsError: the engine does not run on a GPU.
+
+    >>> on_device("auto", "auto"), on_device("onnx", "cuda"), on_device("compiled", "cpu")
+    ('auto', 'onnx-cuda', 'compiled')
+    """
+    if device != "cuda":
+        return asked
+    if asked not in (AUTO, "onnx", CUDA):
+        raise SettingsError(
+            f"engine {asked} does not run on a GPU",
+            found=f"scoring.device {device} with scoring.engine {asked}",
+            allowed=(AUTO, "onnx"),
+        )
+    return CUDA
+
+
 def choose(asked: str, model: PinnedModel) -> str:
     """The engine to use: the one asked for, or for ``auto`` the one that loads the model's own files as they are.
 
@@ -104,8 +132,6 @@ def choose(asked: str, model: PinnedModel) -> str:
     reasons = {}
     for name in candidates:
         reason = supports(name, model)
-        if reason is None and _needs_artifact(name, model):
-            reason = "the model has no ONNX graph, and no conversion is at hand"
         if reason is None:
             return name
         reasons[name] = reason
@@ -116,9 +142,3 @@ def choose(asked: str, model: PinnedModel) -> str:
         detail=[f"{name}: {reason}" for name, reason in reasons.items()],
         hint=None if asked == AUTO else "set scoring.engine to auto",
     )
-
-
-def _needs_artifact(engine: str, model: PinnedModel) -> bool:
-    """Whether workers cannot load the model's own folder with this engine."""
-    ask = getattr(engine_module(engine), "needs_artifact", None)
-    return ask is not None and bool(ask(model))

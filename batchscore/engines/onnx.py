@@ -89,14 +89,24 @@ def load(files: ModelFiles, threads: int) -> Engine:
     Raises:
         ModelError: the graph does not fit what the model declares, or the folder holds no graph.
     """
+    return load_on(files, threads, cuda=False)
+
+
+def load_on(files: ModelFiles, threads: int, *, cuda: bool) -> Engine:
+    """:func:`load` on the CPU, or on a GPU.
+
+    Raises:
+        ModelError: as :func:`load`.
+        SetupError: there is no GPU that ONNX Runtime can use.
+    """
     if is_artifact(Path(files.path)):
-        return load_converted(files, threads)
+        return load_converted(files, threads, cuda=cuda)
     if FLAVOR not in files.flavors:
         raise ModelError(
             f"model {files.name} has no ONNX graph, and its conversion is not in {files.path}",
             hint="the driver converts it before workers load it",
         )
-    return OnnxEngine(_session(Path(files.path), threads), files)
+    return OnnxEngine(_session(Path(files.path), threads, cuda=cuda), files)
 
 
 def needs_artifact(model: PinnedModel) -> bool:
@@ -142,11 +152,11 @@ def versions() -> dict[str, str]:
     return converting()
 
 
-def _session(folder: Path, threads: int) -> InferenceSession:
+def _session(folder: Path, threads: int, *, cuda: bool = False) -> InferenceSession:
     flavor = read_mlmodel(folder)["flavors"].get(FLAVOR, {})
     # It can change the last bits of a score, so the model's own choice counts.
     level = (flavor.get("onnx_session_options") or {}).get("graph_optimization_level")
-    return open_session(referenced_file(folder, str(flavor.get("data", "model.onnx"))), threads, level)
+    return open_session(referenced_file(folder, str(flavor.get("data", "model.onnx"))), threads, level, cuda=cuda)
 
 
 def _ordered(nodes: Sequence[NodeArg], names: Sequence[str]) -> list[NodeArg]:

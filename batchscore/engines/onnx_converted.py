@@ -28,7 +28,7 @@ from batchscore.engines.onnx_artifact import (
     read_description,
 )
 from batchscore.engines.onnx_tensors import array_of, arrow_of, column, numbers_of, open_session, stacked
-from batchscore.errors import ModelError
+from batchscore.errors import ModelError, SetupError
 from batchscore.schema import FLOATS
 
 if TYPE_CHECKING:
@@ -196,16 +196,19 @@ def _refused(item: ModelInput, what: str) -> ModelError:
     return ModelError(f"input {item.name} has {what}, which the model does not take")
 
 
-def load_converted(files: ModelFiles, threads: int) -> ConvertedEngine:
-    """Loads an artifact.
+def load_converted(files: ModelFiles, threads: int, *, cuda: bool = False) -> ConvertedEngine:
+    """Loads an artifact, on the CPU or on a GPU.
 
     Raises:
         ModelError: it is damaged, or ONNX Runtime does not know an operator of it.
+        SetupError: there is no GPU that ONNX Runtime can use.
     """
     folder = Path(files.path)
     description = read_description(folder)
     try:
-        session = open_session(folder / GRAPH_FILE, threads)
+        session = open_session(folder / GRAPH_FILE, threads, cuda=cuda)
+    except SetupError:
+        raise
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise ModelError(f"ONNX Runtime does not load the graph of model {files.name}", found=error) from error
     return ConvertedEngine(session, description, files)

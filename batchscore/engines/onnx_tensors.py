@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from batchscore.contracts import ModelInput
 from batchscore.engines.arrays import MATRIX
+from batchscore.engines.cuda import CPU_PROVIDER, open_on_gpu
 from batchscore.errors import ModelError
 
 if TYPE_CHECKING:
@@ -33,13 +34,17 @@ DTYPES: dict[str, type[np.generic]] = {
 }
 
 
-def open_session(graph: Path, threads: int, optimization: int | None = None) -> InferenceSession:
+def open_session(graph: Path, threads: int, optimization: int | None = None, *, cuda: bool = False) -> InferenceSession:
     """A session with ``threads`` threads inside an operator and one operator at a time.
 
     Args:
         graph: the ONNX file.
         threads: threads that one call may use.
         optimization: ONNX Runtime's graph optimization level; its own default where None.
+        cuda: whether it runs on a GPU; operators that have no kernel there run on the CPU.
+
+    Raises:
+        SetupError: there is no GPU that ONNX Runtime can use.
     """
     import onnxruntime  # noqa: PLC0415  # the plan asks `supports` of models without a graph too
 
@@ -52,7 +57,9 @@ def open_session(graph: Path, threads: int, optimization: int | None = None) -> 
     options.log_severity_level = 3
     if optimization is not None:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(optimization)
-    return onnxruntime.InferenceSession(str(graph), sess_options=options, providers=["CPUExecutionProvider"])
+    if cuda:
+        return open_on_gpu(graph, options)
+    return onnxruntime.InferenceSession(str(graph), sess_options=options, providers=[CPU_PROVIDER])
 
 
 def column(array: pa.Array, dtype: np.dtype[Any], item: ModelInput, *, is_matrix: bool) -> np.ndarray[Any, Any]:

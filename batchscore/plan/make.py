@@ -131,6 +131,8 @@ def settings_digest(inputs: PlanInputs, task: ScoringTask) -> str:
     }
     if task.model.environment != "local":
         facts["environment"] = task.model.environment
+    if inputs.config.scoring.device == "cuda":
+        facts["device"] = "cuda"
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from tests.e2e.bad_models import bad_model
 from tests.e2e.conftest import ROWS, Job
 from tests.factories.delta import active_adds, delete_rows, set_properties
 
@@ -293,32 +294,6 @@ def test_an_old_java(job):
 
 
 # --- models that misbehave ---------------------------------------------------------------------------------
-
-MODELS = """
-import sys, time
-import mlflow
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema
-
-class Bad(mlflow.pyfunc.PythonModel):
-    def predict(self, context, model_input, params=None):
-        rows = len(model_input)
-        {body}
-
-mlflow.pyfunc.save_model(
-    sys.argv[1], python_model=Bad(),
-    signature=ModelSignature(inputs=Schema([ColSpec("double", "amount")]), outputs=Schema([ColSpec("double")])),
-    pip_requirements=["mlflow"],
-)
-"""
-
-
-def bad_model(job: Job, body: str) -> str:
-    folder = job.folder / "bad_model"
-    subprocess.run(
-        [sys.executable, "-c", MODELS.format(body=body), folder], check=True, capture_output=True, timeout=120
-    )
-    return str(folder)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,22 @@ def registry(tmp_path_factory):
     return factory.make_registry(tmp_path_factory.mktemp("registry"))
 
 
+def job(registry, folder, name, sample, **scoring):
+    """Settings that score a table of the sample's rows with version 1 of a model."""
+    table = pa.Table.from_pandas(sample, preserve_index=False).append_column("row", pa.array(range(len(sample))))
+    (folder / "source").mkdir()
+    pq.write_table(table, folder / "source" / "a.parquet", row_group_size=max(1, len(table) // 5))
+    return JobConfig.model_validate(
+        {
+            "model": {"name": name, "version": "1"},
+            "input": {"path": str(folder / "source")},
+            "output": {"path": str(folder / "out"), "keys": ["row"]},
+            "scoring": {"runner": "local", **scoring},
+            "registry": {"tracking_uri": registry.tracking_uri},
+        }
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "arguments"),
     [
@@ -44,20 +60,8 @@ def test_what_is_published_is_what_the_model_gives(registry, tmp_path, make, arg
     name, sample = make(registry, *arguments)
     if make in (factory.register_params, factory.register_types):
         sample = sample.dropna().reset_index(drop=True)  # null gives NaN, or has no cast: refused
-    table = pa.Table.from_pandas(sample, preserve_index=False).append_column("row", pa.array(range(len(sample))))
-    (tmp_path / "source").mkdir()
-    pq.write_table(table, tmp_path / "source" / "a.parquet", row_group_size=max(1, len(table) // 5))
     # Seven rows at a time: batches that hold only some of the categories.
-    config = JobConfig.model_validate(
-        {
-            "model": {"name": name, "version": "1"},
-            "input": {"path": str(tmp_path / "source")},
-            "output": {"path": str(tmp_path / "out"), "keys": ["row"]},
-            "scoring": {"runner": "local", "batch_rows": 7},
-            "registry": {"tracking_uri": registry.tracking_uri},
-        }
-    )
-    record = pipeline.run(config, RunOptions())
+    record = pipeline.run(job(registry, tmp_path, name, sample, batch_rows=7), RunOptions())
     assert record.rows == len(sample)
     published = DeltaTable(tmp_path / "out").to_pyarrow_table().sort_by("row")
     model = models.pin(f"{name}/1", tracking_uri=registry.tracking_uri)
@@ -68,11 +72,20 @@ def test_what_is_published_is_what_the_model_gives(registry, tmp_path, make, arg
         assert published[column].combine_chunks().to_pylist() == values.to_pylist(), column
 
 
+@pytest.mark.parametrize("engine", ["compiled", "onnx", "native", "pyfunc"])
+def test_an_engine_that_is_named_scores_the_run(registry, tmp_path, engine):
+    name, sample = factory.register_lightgbm(registry, "classifier")
+    record = pipeline.run(job(registry, tmp_path, name, sample, engine=engine), RunOptions())
+    assert record.engine == engine
+    published = DeltaTable(tmp_path / "out").to_pyarrow_table().sort_by("row")
+    model = models.pin(f"{name}/1", tracking_uri=registry.tracking_uri)
+    own = loaded("pyfunc", factory.files_of(model), 1).score(factory.batch_of(model, sample))
+    assert published["prediction"].to_pylist() == own.column(0).to_pylist()
+
+
 def test_a_model_whose_files_change_after_it_was_resolved_is_not_loaded(registry, tmp_path, monkeypatch):
     name, sample = factory.register_sklearn(registry, "changing")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (tmp_path / "source").mkdir()
-    pq.write_table(pa.Table.from_pandas(sample, preserve_index=False), tmp_path / "source" / "a.parquet")
     planned = pipeline.make_plan
 
     def plan_then_damage(*arguments):
@@ -84,15 +97,7 @@ def test_a_model_whose_files_change_after_it_was_resolved_is_not_loaded(registry
         return plan
 
     monkeypatch.setattr(pipeline, "make_plan", plan_then_damage)
-    config = JobConfig.model_validate(
-        {
-            "model": {"name": name, "version": "1"},
-            "input": {"path": str(tmp_path / "source")},
-            "output": {"path": str(tmp_path / "out")},
-            "scoring": {"runner": "local"},
-            "registry": {"tracking_uri": registry.tracking_uri},
-        }
-    )
+    config = job(registry, tmp_path, name, sample)
     with pytest.raises(ModelError, match="digest"):
         pipeline.run(config, RunOptions())
     assert not DeltaTable.is_deltatable(str(tmp_path / "out"))

@@ -218,7 +218,6 @@ def test_a_wrong_override_names_the_command_line(job):
         ("model.environment", "virtualenv"),
         ("validation.drift.psi_max", 0.3),
         ("validation.drift.reference", "run"),
-        ("scoring.device", "gpu"),
         ("scoring.outputs", ["prediction", "leaf"]),
         ("output.format", "parquet"),
     ],
@@ -227,9 +226,13 @@ def test_a_setting_whose_feature_is_not_built_is_refused(key, value):
     assert f"{key} is not built yet" in refused(None, {**LEAST, key: value}).problem
 
 
-@pytest.mark.parametrize("value", ["auto", "cpu"])
-def test_what_is_built_of_a_setting_to_come_is_accepted(value):
+@pytest.mark.parametrize("value", ["auto", "cpu", "cuda"])
+def test_the_devices(value):
     assert load(None, {**LEAST, "scoring.device": value}).scoring.device == value
+
+
+def test_what_is_built_of_a_setting_to_come_is_accepted():
+    assert load(None, {**LEAST, "model.environment": "uv"}).model.environment == "uv"
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "many", None])

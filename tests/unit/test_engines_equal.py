@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from batchscore import engines
-from batchscore.engines import artifacts
+from batchscore.engines import artifacts, cuda
 from batchscore.engines.cache import loaded
 from batchscore.engines.trees.read import read_forest
 from batchscore.engines.unwrap import unwrap
@@ -46,7 +46,11 @@ REGISTERED = {
 }
 # Sums in the library's own order and type: not a bit differs.
 EXACT = ("compiled", "native")
-FAST = [name for name in engines.ENGINES if name not in (engines.REFERENCE, engines.SPARKML)]
+FAST = [
+    name
+    for name in engines.ENGINES
+    if name not in (engines.REFERENCE, engines.SPARKML) and (name != engines.CUDA or cuda.missing() is None)
+]
 
 
 def verdict(engine, model, batch, cache):

@@ -175,5 +175,6 @@ def test_unknown_engine(pinned):
     with pytest.raises(SettingsError, match="did you mean: onnx"):
         choose("onx", model)
     lightgbm, _ = pinned(factory.register_lightgbm, "booster")
-    with pytest.raises(ModelError, match="engine onnx cannot serve model lightgbm_booster"):
-        choose("onnx", lightgbm)
+    assert choose("onnx", lightgbm) == "onnx", "it converts what is no graph yet"
+    with pytest.raises(ModelError, match="engine sparkml cannot serve model lightgbm_booster"):
+        choose("sparkml", lightgbm)

@@ -21,7 +21,7 @@ FACTS = {"environment": "local", "rows": MANY, "cores": 2}
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
+def cache(tmp_path, monkeypatch, built_once):
     """An engine cache of its own, and engines that are quick to prove."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     named = {"wrapped": wrapped.__name__, **{name: engines.ENGINES[name] for name in ("native", "pyfunc")}}

@@ -19,7 +19,10 @@ LIBRARIES = ("onnx", "skl2onnx")
 INSTALL = "pip install batchscore[engines]"
 
 # Distributions whose version can change the graph or its scores; of the training libraries, those that are installed.
-COUNTED = ("onnx", "skl2onnx", "onnxruntime", "numpy", "scikit-learn", "lightgbm", "xgboost", "xgboost-cpu")
+COUNTED = (
+    *("onnx", "skl2onnx", "onnxruntime", "onnxruntime-gpu"),
+    *("numpy", "scikit-learn", "lightgbm", "xgboost", "xgboost-cpu"),
+)
 
 TYPES = (*FLOATS, *INTEGERS, "boolean", "string")
 
