@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 import batchscore
 from batchscore.cli.flags import Config, JobFlags, Json, Model, Verbose, job_config, takes
-from batchscore.errors import ModelError, SetupError
+from batchscore.errors import ModelError, SettingsError, SetupError
 
 if TYPE_CHECKING:
     from batchscore.config import JobConfig
@@ -130,15 +131,20 @@ def check(flags: JobFlags) -> int:
 
 @app.command()
 @takes(JobFlags)
-def engines(flags: JobFlags) -> int:
+def engines(
+    flags: JobFlags,
+    named: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="The model, as for --model.")] = None,
+) -> int:
     """Prove and measure the engines that could score a model.
 
     Shows what `auto` chooses for this input, and why. The first time takes a minute: engines are made, compared with
     the registered model and measured.
 
-    Example: batchscore engines --model fraud_detection/Production --input data/transactions
+    Example: batchscore engines fraud_detection/Production
     """
-    config, _ = _prepare(flags, force=False, evolve_schema=False)
+    if named is not None and flags.model not in (None, named):
+        raise SettingsError("two models are named", found=f"{named} and --model {flags.model}", hint="name one")
+    config, _ = _prepare(replace(flags, model=named or flags.model), force=False, evolve_schema=False)
     from batchscore import proofs  # noqa: PLC0415  # heavy
     from batchscore.cli import engine_table, progress, show  # noqa: PLC0415  # not for --help
 
