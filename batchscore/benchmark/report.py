@@ -101,9 +101,9 @@ def table_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def failures(result: Mapping[str, Any]) -> list[str]:
     """Why candidates have no times, one line each."""
     return [
-        f"{name}: {found['failure'].splitlines()[0]}"
+        f"{name}: {': '.join(dict.fromkeys(line.strip() for line in (lines[0], lines[-1])))}"
         for name, found in result["candidates"].items()
-        if found.get("failure")
+        if (lines := [line for line in found.get("failure", "").splitlines() if line.strip()])
     ]
 
 

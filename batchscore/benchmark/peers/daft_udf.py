@@ -17,6 +17,8 @@ def run(job: dict[str, Any], clock: Clock) -> dict[str, Any]:
     import pyarrow as pa
 
     engine = sys.argv[2]
+    if engine == "tl2cgen" and job["tl2cgen"] is None:
+        raise SystemExit("tl2cgen compiles trees of LightGBM and XGBoost alone, or is not installed")
     names = job["features"]
 
     @daft.cls(max_concurrency=job["cores"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import spark_session
@@ -35,6 +36,9 @@ def run(job: dict[str, Any], clock: Clock) -> dict[str, Any]:
             columns = dict(zip(names, values, strict=True))
             return model.predict(lambda name: pa.array(columns[name], from_pandas=True))
 
+        # Spark counts the parameters to know how many columns it may pass one by one.
+        parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names]
+        predict.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect
         return predict
 
     frame = spark_session.read(spark, job)
