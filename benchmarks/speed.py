@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed headline | full [--dir DIR] [--peers-python P] [--rounds 5] [--only CASE ...]
 
-Each finished case is kept in DIR/results, and a second call goes on with those that are missing. At the end all of
-them are written to ``benchmarks/results/<set>.json`` with the chart beside it.
+Each finished case is kept in DIR/results, and a second call goes on with those that are missing. What is finished is
+written to ``benchmarks/results/<set>.json`` with the chart beside it.
 """
 
 from __future__ import annotations
@@ -84,13 +84,19 @@ def main() -> None:
     arguments = parser.parse_args()
     rules = Rules(arguments.rounds, arguments.peers_python)
     wanted = [entry for entry in SETS[arguments.set] if not arguments.only or entry.case in arguments.only]
-    results = [finished(entry, arguments.dir, replace(rules, suite=entry.suite), arguments.set) for entry in wanted]
-    document = {"machine": machine(), "results": results}
-    sys.stdout.write("\n".join(table_lines(document)) + "\n")
-    if not arguments.only:
-        RESULTS.mkdir(exist_ok=True)
-        write(document, RESULTS / f"{arguments.set}.json")
-        (RESULTS / f"{arguments.set}.svg").write_text(chart(results), encoding="utf-8")
+    results: list[dict[str, Any]] = []
+    for entry in wanted:
+        results.append(finished(entry, arguments.dir, replace(rules, suite=entry.suite), arguments.set))
+        if not arguments.only:  # also of a set that is stopped later
+            keep(arguments.set, results)
+    sys.stdout.write("\n".join(table_lines({"machine": machine(), "results": results})) + "\n")
+
+
+def keep(name: str, results: list[dict[str, Any]]) -> None:
+    """Writes what is finished of a set, and its chart."""
+    RESULTS.mkdir(exist_ok=True)
+    write({"machine": machine(), "results": results}, RESULTS / f"{name}.json")
+    (RESULTS / f"{name}.svg").write_text(chart(results), encoding="utf-8")
 
 
 def finished(entry: Entry, folder: Path, rules: Rules, name: str) -> dict[str, Any]:
