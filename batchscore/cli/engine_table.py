@@ -29,7 +29,7 @@ def table_lines(report: Report) -> list[str]:
         *aligned([_HEAD, *(_cells(candidate) for candidate in report.candidates)], indent=""),
         "",
         *(
-            f"{candidate.engine}: {bounded(' '.join(candidate.reason.split()), REASON_CHARS)}"
+            f"{candidate.engine}: {bounded(_on_one_line(candidate.reason), REASON_CHARS)}"
             for candidate in report.candidates
             if candidate.reason
         ),
@@ -58,6 +58,15 @@ _STATES = {
     "unavailable": "unavailable",
     "unproved": "not proved",
 }
+
+
+def _on_one_line(reason: str) -> str:
+    """An error's lines as one.
+
+    >>> _on_one_line("no trees\\n  found: a Pipeline")
+    'no trees; found: a Pipeline'
+    """
+    return "; ".join(line.strip() for line in reason.splitlines() if line.strip())
 
 
 def _size(count: int) -> str:
