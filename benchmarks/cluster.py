@@ -66,8 +66,7 @@ def on_cluster(job: Job, cluster: Cluster, count: int) -> tuple[float, dict[str,
     for path in (output, output.with_name("cluster__runs")):
         shutil.rmtree(path, ignore_errors=True)
     conf = {**cluster.driver_conf, "spark.cores.max": str(count)}
-    settings = [f"spark.master={cluster.master}", *(f"spark.conf={json.dumps(conf)}",)]
-    flags = [flag for setting in settings for flag in ("--set", setting)]
+    flags = ["--set", f"spark.master={cluster.master}", "--set", f"spark.conf={json.dumps(conf)}"]
     command = [sys.executable, "-m", "batchscore", "run", "--config", str(job.settings), "--output", str(output)]
     outcome = timed([*command, "--json", *flags], job.folder, environment(), LIMIT_SECONDS)
     return outcome.seconds, dict(outcome.stage_seconds), str(outcome.answer["engine"])

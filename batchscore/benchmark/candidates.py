@@ -46,7 +46,9 @@ CANDIDATES = (
     Candidate("daft-tl2cgen", "Daft batch UDF, tl2cgen library, Parquet write", ("daft", "tl2cgen")),
     Candidate("limit", "processes with pyarrow and batchscore's engine, no framework"),
     Candidate("floor", "the same without a model: read and write"),
-    Candidate(f"batchscore-spark{ISOLATED}", "the first with model.environment: uv", own=True, usual=False),
+    Candidate(
+        f"batchscore-spark{ISOLATED}", "batchscore run --runner spark, model.environment uv", own=True, usual=False
+    ),
     Candidate(f"{BASELINE}{ISOLATED}", 'mlflow.pyfunc.spark_udf(env_manager="uv"), Delta write', usual=False),
 )
 NAMES = tuple(candidate.name for candidate in CANDIDATES if candidate.usual)

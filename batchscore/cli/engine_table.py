@@ -61,9 +61,9 @@ _STATES = {
 
 
 def _on_one_line(reason: str) -> str:
-    """An error's lines as one.
+    r"""An error's lines as one.
 
-    >>> _on_one_line("no trees\\n  found: a Pipeline")
+    >>> _on_one_line("no trees\n  found: a Pipeline")
     'no trees; found: a Pipeline'
     """
     return "; ".join(line.strip() for line in reason.splitlines() if line.strip())

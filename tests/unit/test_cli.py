@@ -150,6 +150,16 @@ def test_usage_errors(command, name, arguments):
 
 
 @pytest.mark.usefixtures("conf")
+def test_engines_takes_the_model_as_an_argument_but_not_two(command):
+    code, _, err = command("engines", "fraud/1", "--model", "fraud/2")
+    assert code == 2
+    assert "two models are named" in err
+    code, _, err = command("engines", "unknown/1")
+    assert code == 2
+    assert "no settings for model unknown:" in err
+
+
+@pytest.mark.usefixtures("conf")
 def test_an_error_as_json(command):
     code, out, err = command("plan", "--model", "fraud", "--engine", "onx", "--json")
     answer = json.loads(out)
