@@ -15,6 +15,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyspark
 import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema, TensorSpec
@@ -525,10 +526,21 @@ spark.stop()
 """
 
 
+def linked_spark(home: Path) -> Path:
+    """An installation whose executors' folders, which local-cluster puts beside its jars, are the test's own."""
+    home.mkdir()
+    for entry in Path(pyspark.__file__).parent.iterdir():
+        (home / entry.name).symlink_to(entry)
+    return home
+
+
 @pytest.mark.cluster
-def test_executors_elsewhere_get_the_package_and_the_model(cluster, tree, tmp_path):
+@pytest.mark.parametrize("master", ["standalone", "local-cluster[2,1,512]"])
+def test_executors_elsewhere_get_the_package_and_the_model(cluster, tree, tmp_path, monkeypatch, master):
     folder, estimator = tree
-    given = {"master": cluster.master, "conf": cluster.driver_conf, "model": folder}
+    monkeypatch.setenv("SPARK_HOME", str(linked_spark(tmp_path / "spark")))
+    master = cluster.master if master == "standalone" else master
+    given = {"master": master, "conf": cluster.driver_conf, "model": folder}
     answer = json.loads(driven(CLUSTER, given, tmp_path).splitlines()[-1])
     table = pa.table(answer["rows"])
     assert table.num_rows == 100
