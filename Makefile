@@ -32,7 +32,7 @@ $(UV):
 
 $(READY): requirements.lock pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) .venv
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
@@ -61,7 +61,7 @@ test-e2e: $(READY) ## the commands as a user runs them
 # Airflow and batchscore cannot share an environment: their pins exclude each other.
 $(AIRFLOW_READY): requirements-airflow.lock | $(UV)
 	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) .venv-airflow
-	$(UV) pip sync --quiet --python $(AIRFLOW_BIN)/python --require-hashes requirements-airflow.lock
+	$(UV) pip sync --quiet --compile-bytecode --python $(AIRFLOW_BIN)/python --require-hashes requirements-airflow.lock
 	@touch $@
 
 .PHONY: airflow-test
@@ -84,7 +84,7 @@ layers: $(READY) ## import-linter: who may import whom
 
 $(PEERS_READY): requirements-peers.lock | $(UV)
 	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) .venv-peers
-	$(UV) pip sync --quiet --python $(PEERS_BIN)/python --require-hashes requirements-peers.lock
+	$(UV) pip sync --quiet --compile-bytecode --python $(PEERS_BIN)/python --require-hashes requirements-peers.lock
 	@touch $@
 
 BENCH := $(BIN)/python -m benchmarks.speed --peers-python $(CURDIR)/$(PEERS_BIN)/python
@@ -110,7 +110,7 @@ wheel-test: $(READY) ## build the wheel, install it into an empty environment, r
 	place=$$(mktemp -d); trap 'rm -rf "$$place"' EXIT; lock=$$PWD/requirements.lock; uv=$$PWD/$(UV); \
 	"$$uv" build --quiet --wheel --python $(BIN)/python --out-dir "$$place/dist" .; \
 	"$$uv" venv --quiet --no-python-downloads --python $(PYTHON) "$$place/venv"; \
-	"$$uv" pip install --quiet --python "$$place/venv/bin/python" --constraints "$$lock" "$$place"/dist/*.whl; \
+	"$$uv" pip install --quiet --compile-bytecode --python "$$place/venv/bin/python" --constraints "$$lock" "$$place"/dist/*.whl; \
 	cd "$$place"; \
 	venv/bin/batchscore --version; \
 	venv/bin/batchscore demo --runner local --rows 20000 --dir demo; \

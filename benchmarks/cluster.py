@@ -20,7 +20,7 @@ from typing import Any
 
 from batchscore.benchmark.cases import CASES
 from batchscore.benchmark.job import Job, prepare, write_document
-from batchscore.benchmark.process import timed
+from batchscore.benchmark.process import inherited, timed
 from tests.spark_cluster import Cluster, standalone_cluster
 
 LIMIT_SECONDS = 1_800
@@ -88,7 +88,7 @@ def bare(job: Job) -> float:
 
 def environment() -> dict[str, str]:
     """The driver's: it finds this checkout, and the executors get the package from the driver."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(Path.cwd()), os.environ.get("PYTHONPATH", "")))}
+    return {**inherited(), "PYTHONPATH": os.pathsep.join((str(Path.cwd()), os.environ.get("PYTHONPATH", "")))}
 
 
 def gains(taken: dict[str, tuple[list[float], list[float]]]) -> dict[str, Any]:

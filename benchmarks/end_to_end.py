@@ -23,6 +23,8 @@ from pathlib import Path
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from batchscore.benchmark.process import inherited
+
 LIMIT_SECONDS = 1_800
 
 
@@ -88,7 +90,7 @@ def command(name: str, folder: Path, output: Path) -> list[str]:
 
 def _timed(arguments: list[str], folder: Path) -> float:
     started = time.perf_counter()
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
+    environment = inherited() | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(  # noqa: S603  # our own commands
         arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
     )

@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from batchscore.benchmark.process import inherited
+
 LIMIT_SECONDS = 1_800
 
 
@@ -47,7 +49,7 @@ def _batchscore(folder: Path, *arguments: str) -> dict[str, Any]:
     done = subprocess.run(  # noqa: S603  # our own command
         [sys.executable, "-m", "batchscore", *arguments, "--json"],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])},
+        env=inherited() | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         timeout=LIMIT_SECONDS,

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from batchscore.benchmark.cases import CASES
 from batchscore.benchmark.job import Job, prepare
+from batchscore.benchmark.process import inherited
 
 CASE, ROWS = "lightgbm-50x31", 10_000
 IMPORTS = {
@@ -74,7 +75,7 @@ def _run(arguments: list[str], job: Job) -> float:
     subprocess.run(  # noqa: S603  # our own commands
         [sys.executable, *arguments],
         cwd=job.folder,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**inherited(), "PYTHONPATH": paths},
         capture_output=True,
         timeout=LIMIT_SECONDS,
         check=True,

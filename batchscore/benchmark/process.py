@@ -44,6 +44,15 @@ class Outcome:
     answer: Mapping[str, Any]
 
 
+def inherited() -> dict[str, str]:
+    """This process's environment for a candidate's, without the variable that forbids to keep bytecode.
+
+    Where it is set and packages were installed without bytecode, as uv does, each process compiles what it imports
+    again, which took half of the time of a short run; the first round, which does not count, shall do that.
+    """
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def timed(command: Sequence[str], folder: Path, environment: Mapping[str, str], limit_seconds: float) -> Outcome:
     """Runs a candidate to its end.
 

@@ -166,7 +166,7 @@ def _environment(name: str) -> dict[str, str]:
     path = os.pathsep.join(filter(None, (place, inherited)))
     # MLflow calls uv by its name; it lies beside the interpreter.
     commands = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    return {**os.environ, "PYTHONPATH": path, "PATH": commands, "PYSPARK_PYTHON": sys.executable}
+    return {**inherited(), "PYTHONPATH": path, "PATH": commands, "PYSPARK_PYTHON": sys.executable}
 
 
 @dataclass(frozen=True)

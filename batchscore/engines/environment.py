@@ -116,11 +116,9 @@ def _make(home: Path, python: str, requirements: Path) -> None:
     uv = _uv()
     _run([uv, "venv", "--quiet", "--python", python, str(home)], home)
     interpreter = str(home / "bin" / "python")
-    _run(
-        [uv, "pip", "install", "--quiet", "--python", interpreter, "--requirements", str(requirements),
-         *CHILD_REQUIREMENTS],
-        home,
-    )  # fmt: skip
+    # Made once, started often: without bytecode, each start would compile what it imports where it may not keep it.
+    install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", interpreter]
+    _run([*install, "--requirements", str(requirements), *CHILD_REQUIREMENTS], home)
 
 
 def _run(command: list[str], home: Path) -> None:
