@@ -162,8 +162,8 @@ def _environment(name: str) -> dict[str, str]:
     """A candidate's environment: batchscore's own find batchscore, the peers' workers find the peers' scripts."""
     own = _is_own(name)
     place = str(Path(batchscore.__file__).parents[1] if own else PEERS)
-    inherited = os.environ.get("PYTHONPATH", "") if own else ""
-    path = os.pathsep.join(filter(None, (place, inherited)))
+    found = os.environ.get("PYTHONPATH", "") if own else ""
+    path = os.pathsep.join(filter(None, (place, found)))
     # MLflow calls uv by its name; it lies beside the interpreter.
     commands = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     return {**inherited(), "PYTHONPATH": path, "PATH": commands, "PYSPARK_PYTHON": sys.executable}
