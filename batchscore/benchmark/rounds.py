@@ -20,7 +20,7 @@ import batchscore
 from batchscore.benchmark import candidates
 from batchscore.benchmark.cases import Case
 from batchscore.benchmark.job import PEERS, Job, prepare, write_document
-from batchscore.benchmark.process import Outcome, timed
+from batchscore.benchmark.process import Outcome, inherited, timed
 from batchscore.errors import BatchscoreError, bounded
 
 LIMIT_SECONDS = 3_600
