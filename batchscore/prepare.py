@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchscore import engines, models, publish, read, record, score, selection, session
+from batchscore import engines, models, publish, read, record, runners, score, selection, session
 from batchscore.config import JobConfig
 from batchscore.config.settings import NULL_PARTITION
 from batchscore.contracts import PinnedModel, PinnedSource, Restriction, RunOptions, ScoringPlan
@@ -47,7 +47,7 @@ class LazySpark:
                 self._config.spark.master,
                 self._config.spark.conf,
                 delta=delta,
-                warm=score.__name__,
+                on_context=runners.warming(score.__name__),
                 on_notice=lambda text: self._on_event({"event": "notice", "text": text}),
             )
         return self._session

@@ -6,8 +6,9 @@ from batchscore.errors import SettingsError, nearest
 from batchscore.runners.base import Runner
 from batchscore.runners.local import LocalRunner, end_spares, start_ahead
 from batchscore.runners.spark import SparkRunner
+from batchscore.runners.warm import warming
 
-__all__ = ["RUNNERS", "LocalRunner", "Runner", "SparkRunner", "end_spares", "runner_class", "start_ahead"]
+__all__ = ["RUNNERS", "LocalRunner", "Runner", "SparkRunner", "end_spares", "runner_class", "start_ahead", "warming"]
 
 RUNNERS: dict[str, type[LocalRunner] | type[SparkRunner]] = {"local": LocalRunner, "spark": SparkRunner}
 

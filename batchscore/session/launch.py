@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
 import logging
 import os
 import re
@@ -24,7 +22,6 @@ from batchscore.session.conf import (
     DELTA_EXTENSION,
     DELTA_PACKAGE,
     conf_of_installation,
-    is_local,
     jars_are_cached,
     session_conf,
     spark_home,
@@ -40,7 +37,6 @@ _log = logging.getLogger(__name__)
 _jvm_log = logging.getLogger("batchscore.spark")
 
 MASTER_WAIT_SECONDS = 5.0
-WARM_GROUP = "batchscore-start"
 _MASTER = re.compile(r"^(local|local\[[^\]]+\]|local-cluster\[[^\]]+\]|spark://.+|yarn|k8s://.+)$")
 _MASTER_FORMS = ("local[*]", "local[4]", "spark://host:7077", "yarn", "k8s://https://host:port")
 _KEPT_LINES = 400
@@ -52,7 +48,7 @@ def start(
     *,
     app_name: str = "batchscore",
     delta: bool = True,
-    warm: str = "",
+    on_context: Callable[[SparkContext], None] | None = None,
     on_notice: Callable[[str], None],
 ) -> SparkSession:
     """A SparkSession with what batchscore needs (7-13 s the first time).
@@ -64,7 +60,8 @@ def start(
         conf: Spark settings; they win over batchscore's defaults.
         app_name: name of the application.
         delta: whether Spark itself reads Delta tables; without, the session starts 2 s sooner and needs no jar.
-        warm: a module that this machine's Python workers import while the session starts: they take 2 s to start, too.
+        on_context: called with the context of a new session while the rest of it starts, to begin what its executors
+            may do meanwhile.
         on_notice: told what a user should know, for example that jars are being fetched.
 
     Raises:
@@ -90,7 +87,7 @@ def start(
     if DELTA_PACKAGE in settings.get("spark.jars.packages", "") and not jars_are_cached(settings):
         on_notice("first use of Spark: fetching Delta's jars (about 20 MB), which takes a minute")
     _choose_python(given)
-    return _launch(settings | {"spark.master": master, "spark.app.name": app_name}, master, warm)
+    return _launch(settings | {"spark.master": master, "spark.app.name": app_name}, master, on_context)
 
 
 def _choose_python(conf: Mapping[str, str]) -> None:
@@ -145,7 +142,9 @@ def _join_submitted(conf: Mapping[str, str], on_notice: Callable[[str], None]) -
         raise context_error(error, settings.get("spark.master", "")) from error
 
 
-def _launch(settings: Mapping[str, str], master: str, warm: str) -> SparkSession:
+def _launch(
+    settings: Mapping[str, str], master: str, on_context: Callable[[SparkContext], None] | None
+) -> SparkSession:
     from pyspark import SparkConf, SparkContext  # noqa: PLC0415  # light commands never load it
     from pyspark.errors import PySparkRuntimeError  # noqa: PLC0415
     from pyspark.java_gateway import launch_gateway  # noqa: PLC0415
@@ -160,8 +159,8 @@ def _launch(settings: Mapping[str, str], master: str, warm: str) -> SparkSession
             gateway = launch_gateway(conf, streams)  # type: ignore[no-untyped-call]  # PySpark left it untyped
         with _handlers_chained():
             context = SparkContext(conf=conf, gateway=gateway)
-        if warm and is_local(master):
-            _warm_workers(context, warm)
+        if on_context is not None:
+            on_context(context)
         return SparkSession.builder.config(conf=conf).getOrCreate()
     except PySparkRuntimeError as error:
         output.close_write_end()
@@ -172,24 +171,6 @@ def _launch(settings: Mapping[str, str], master: str, warm: str) -> SparkSession
         raise explained from error
     finally:
         output.close_write_end()
-
-
-def _warm_workers(context: SparkContext, module: str) -> None:
-    """Has the Python workers started, and a module imported, beside what is still to do; a failure shows later."""
-    from pyspark import InheritableThread  # noqa: PLC0415  # light commands never load it
-
-    def work() -> None:
-        with contextlib.suppress(Exception):  # of any class; whoever needs the workers meets it again
-            context.setJobGroup(WARM_GROUP, f"Python workers import {module}")
-            slots = context.defaultParallelism
-            context.parallelize(range(slots), slots).mapPartitions(functools.partial(_imported, module)).count()
-
-    InheritableThread(target=work, name="warm-workers", daemon=True).start()
-
-
-def _imported(module: str, _: Iterator[int]) -> Iterator[int]:
-    importlib.import_module(module)
-    yield 1
 
 
 @contextlib.contextmanager

@@ -15,10 +15,12 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.spark
 
 SCRIPT = """
-import json, time
+import json, sys, time
 from batchscore import session
-from batchscore.session.launch import WARM_GROUP
-spark = session.start("local[2]", {}, delta=False, warm=MODULE, on_notice=print)
+from batchscore.runners import warming
+from batchscore.runners.warm import WARM_GROUP
+master, conf = json.loads(sys.argv[1])
+spark = session.start(master, conf, delta=False, on_context=warming(MODULE), on_notice=print)
 tracker = spark.sparkContext.statusTracker()
 deadline = time.monotonic() + 60
 jobs = []
@@ -35,11 +37,17 @@ print(json.dumps([[job.status for job in jobs], len({pid for pid, _ in seen}), a
 """
 
 
-def outcome(module):
+def outcome(module, master="local[2]", conf=None, folder=None):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_")}
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT).replace("MODULE", repr(module))],
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(SCRIPT).replace("MODULE", repr(module)),
+            json.dumps([master, conf or {}]),
+        ],
         env={**environment, "PYTHONPATH": str(ROOT)},
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=120,
@@ -51,6 +59,12 @@ def outcome(module):
 
 def test_python_workers_start_beside_the_session():
     assert outcome("batchscore.score") == [["SUCCEEDED"], 2, True]
+
+
+@pytest.mark.cluster
+def test_workers_of_executors_elsewhere_get_the_package_and_start_too(cluster, tmp_path):
+    conf = {**cluster.driver_conf, "spark.scheduler.minRegisteredResourcesRatio": "1.0"}
+    assert outcome("batchscore.score", cluster.master, conf, tmp_path) == [["SUCCEEDED"], 2, True]
 
 
 def test_a_module_that_cannot_be_imported_is_no_failure_of_the_session():
