@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 
 import pyarrow.compute as pc
 
-from batchscore.arrow.constants import null_scalar, typed_array
 from batchscore.arrow.types import to_arrow
+from batchscore.arrow.values import null_scalar, typed_array
 from batchscore.contracts import And, Compare, Constant, IsIn, IsNull, Not, Or, Predicate, Schema
 from batchscore.schema import FLOATS, INTEGERS, MAX_DECIMAL_PRECISION, decimal_parts, is_decimal
 

@@ -20,6 +20,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.layout import partition_value
+from batchscore.arrow.values import table_of
 from batchscore.contracts import RUN_COLUMN, Column, Schema, UnitState, UnitValues
 from batchscore.errors import InputError, SettingsError, UnavailableError
 
@@ -148,7 +149,7 @@ def active_files(table: DeltaTable, uri: str, snapshot: Snapshot) -> tuple[Activ
     Files whose statistics prove nothing (an OPTIMIZE that merged several runs, more columns than statistics
     reach) have their run id column read; files with a deletion vector never prove anything.
     """
-    actions = pa.table(table.get_add_actions())
+    actions = table_of(table.get_add_actions())
     deleted = _deletions(table) if "deletionVectors" in snapshot.features else {}
     has_runs = any(column.name == RUN_COLUMN for column in snapshot.columns)
     units = _units(actions, snapshot.partition_by)
@@ -201,7 +202,7 @@ def _deletions(table: DeltaTable) -> dict[str, str]:
     """Digest of each deletion vector by relative path."""
     root = table.table_uri
     found: dict[str, str] = {}
-    for entry in pa.table(table.deletion_vectors().read_all()).to_pylist():
+    for entry in table_of(table.deletion_vectors()).to_pylist():
         kept = bytes(bool(keep) for keep in entry["selection_vector"])
         uri = entry["filepath"]
         path = uri[len(root) :].lstrip("/") if uri.startswith(root) else uri

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from batchscore.arrow.constants import null_scalar, typed_array
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.footers import Footer, footer_of, unreadable
 from batchscore.arrow.predicate import expression
 from batchscore.arrow.types import arrow_schema, from_arrow
+from batchscore.arrow.values import null_scalar, typed_array
 from batchscore.contracts import Column, Predicate, Schema, Split
 from batchscore.errors import InputError, UnavailableError
 from batchscore.schema import INTEGERS, decimal_parts, is_decimal, widened

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import pickle
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ def main(document: str, output: str, *flags: str) -> None:
     """Runs as many processes as the job has cores, and waits for them."""
     job = json.loads(Path(document).read_text(encoding="utf-8"))
     Path(output).mkdir(parents=True)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # else each process's BLAS spins on the other's core when it is imported
     context = multiprocessing.get_context("fork")
     position = context.Value("q", 0)
     processes = [

@@ -53,6 +53,9 @@ def script() -> NoReturn:
 
     What is loaded by then (MLflow, Great Expectations, Spark) takes a second to take apart, for nothing.
     """
+    # NumPy's BLAS starts a thread a core when it is imported, and these spin for 0.1 s of a core each time; nothing
+    # here multiplies matrices, and workers have a core each.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         main()
     except SystemExit as ending:

@@ -10,9 +10,8 @@ training.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +19,9 @@ from batchscore.arrow.types import to_arrow
 from batchscore.contracts import ModelInput
 from batchscore.errors import ModelError
 from batchscore.schema import INTEGERS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Keys under which a LightGBM booster lists its categorical features: after training, and after loading.
 LIGHTGBM_KEYS = ("categorical_column", "categorical_feature")
@@ -55,6 +57,8 @@ def coded(column: pa.Array, categories: pa.Array) -> pd.Categorical:
     >>> coded(pa.array(["b", "z", None]), pa.array(["a", "b"])).codes.tolist()
     [1, -1, -1]
     """
+    import pandas as pd  # noqa: PLC0415  # half of the time of a plan, which loads the module for its version alone
+
     codes = pc.fill_null(pc.index_in(column, value_set=categories, skip_nulls=True), -1).to_numpy()
     return pd.Categorical.from_codes(codes, categories=categories.to_pandas())
 

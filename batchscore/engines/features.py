@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.arrow.types import to_arrow
+from batchscore.arrow.values import array_of
 from batchscore.contracts import ModelInput
 from batchscore.errors import ModelError, listed
 from batchscore.schema import FLOATS, INTEGERS, element_of
@@ -24,14 +25,6 @@ Matrix: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Dtype: TypeAlias = Literal["float32", "float64"]
 RANK = 2
 WIDTH: Mapping[Dtype, int] = {"float32": 4, "float64": 8}  # bytes
-NUMPY = {
-    pa.int8(): np.int8,
-    pa.int16(): np.int16,
-    pa.int32(): np.int32,
-    pa.int64(): np.int64,
-    pa.float32(): np.float32,
-    pa.float64(): np.float64,
-}
 # Types whose every value is a float32: the libraries choose float64 for all others.
 NARROW = ("boolean", "byte", "short", "float")
 
@@ -223,24 +216,6 @@ def from_json(stored: Mapping[str, Any]) -> Features:
     )
     dtype: Dtype = "float32" if stored["dtype"] == "float32" else "float64"
     return Features(columns, dtype, bool(stored["by_way_of_double"]))
-
-
-def array_of(values: Sequence[Any] | Matrix, arrow: pa.DataType) -> pa.Array:
-    """An Arrow array without missing values, as ``pa.array`` makes it, which would import pandas (0.5 s a worker).
-
-    Args:
-        values: numbers, text or booleans; a numpy array of ``arrow``'s own type is not copied.
-        arrow: what they become.
-    """
-    if pa.types.is_string(arrow):
-        texts = [str(value).encode() for value in values]
-        offsets = np.cumsum([0, *map(len, texts)], dtype=np.int32)
-        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))]
-    elif pa.types.is_boolean(arrow):
-        buffers = [None, pa.py_buffer(np.packbits(np.asarray(values, np.bool_), bitorder="little"))]
-    else:
-        buffers = [None, pa.py_buffer(np.ascontiguousarray(values, NUMPY[arrow]))]
-    return pa.Array.from_buffers(arrow, len(values), buffers)
 
 
 def survives_float32(matrix: Matrix) -> bool:

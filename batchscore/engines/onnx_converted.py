@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.arrow.types import to_arrow
+from batchscore.arrow.values import array_of, numbers_of
 from batchscore.contracts import ModelFiles, ModelInput
 from batchscore.engines.arrays import MATRIX, batch_of, empty_batch
 from batchscore.engines.failures import raised
@@ -27,7 +28,7 @@ from batchscore.engines.onnx_artifact import (
     Vocabulary,
     read_description,
 )
-from batchscore.engines.onnx_tensors import array_of, arrow_of, column, numbers_of, open_session, stacked
+from batchscore.engines.onnx_tensors import arrow_of, column, open_session, stacked
 from batchscore.errors import ModelError, SetupError
 from batchscore.schema import FLOATS
 

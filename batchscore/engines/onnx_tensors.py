@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from batchscore.arrow.values import numbers_of
 from batchscore.contracts import ModelInput
 from batchscore.engines.arrays import MATRIX
 from batchscore.engines.cuda import CPU_PROVIDER, open_on_gpu
@@ -128,24 +129,6 @@ def values_of(array: pa.Array, dtype: np.dtype[Any], item: ModelInput) -> np.nda
     return values.astype(dtype, copy=False)
 
 
-def numbers_of(array: pa.Array) -> np.ndarray[Any, Any]:
-    """Flat numbers or booleans as numpy has them; a null float is NaN, other nulls there must not be.
-
-    ``Array.to_numpy`` and ``pa.array`` do this and the contrary too, but they import pandas: 0.5 s for each worker.
-    """
-    if array.null_count:
-        values: np.ndarray[Any, Any] = (
-            pa.RecordBatch.from_arrays([array], names=["values"]).to_tensor(null_to_nan=True).to_numpy()
-        )
-        return values.reshape(-1)
-    if pa.types.is_boolean(array.type):
-        return numbers_of(array.cast(pa.uint8())).astype(np.bool_)
-    dtype = _numpy_type(array.type)
-    if not len(array):
-        return np.empty(0, dtype)
-    return np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)]
-
-
 def arrow_of(values: np.ndarray[Any, Any]) -> pa.Array | np.ndarray[Any, Any]:
     """Numbers of shape (rows,), (rows, 1) or (rows, k) as an Arrow array, of lists where k > 1; else as they are."""
     if values.dtype.kind not in "iuf" or values.ndim not in (1, MATRIX):
@@ -155,23 +138,6 @@ def arrow_of(values: np.ndarray[Any, Any]) -> pa.Array | np.ndarray[Any, Any]:
     if values.ndim == MATRIX and values.shape[1] != 1:
         return pa.FixedSizeListArray.from_arrays(array, values.shape[1])
     return array
-
-
-def array_of(values: Sequence[Any], arrow: pa.DataType) -> pa.Array:
-    """Text, numbers or booleans as an Arrow array of a type, without nulls."""
-    if pa.types.is_string(arrow):
-        texts = [str(value).encode() for value in values]
-        offsets = np.cumsum([0, *map(len, texts)], dtype=np.int32)
-        return pa.Array.from_buffers(arrow, len(texts), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))])
-    if pa.types.is_boolean(arrow):
-        return array_of([int(value) for value in values], pa.uint8()).cast(arrow)
-    numbers = np.array(values, _numpy_type(arrow))
-    return pa.Array.from_buffers(arrow, len(numbers), [None, pa.py_buffer(numbers)])
-
-
-def _numpy_type(arrow: pa.DataType) -> np.dtype[Any]:
-    """Of numbers; pyarrow's own table of types imports pandas too."""
-    return np.dtype({"halffloat": "float16", "float": "float32", "double": "float64"}.get(str(arrow), str(arrow)))
 
 
 def _null(item: ModelInput) -> ModelError:

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote
 
-import pyarrow as pa
 import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
 from deltalake.exceptions import DeltaError
 
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import LOG_FOLDER, open_table
+from batchscore.arrow.values import table_of
 from batchscore.contracts import METADATA_FOLDER, StagedFile
 from batchscore.errors import UnavailableError
 
@@ -149,7 +149,7 @@ def _mentioned(uri: str, filesystem: pafs.FileSystem, root: str, paths: set[str]
     table = open_table(uri)
     if table is None:
         return set()
-    active = {unquote(path) for path in pa.table(table.get_add_actions()).column("path").to_pylist()}
+    active = {unquote(path) for path in table_of(table.get_add_actions()).column("path").to_pylist()}
     infos = filesystem.get_file_info([f"{root}/{path}" for path in sorted(paths)])
     written = [info.mtime for info in infos if info.mtime is not None]
     if not written:

@@ -8,11 +8,11 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, Schema
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from batchscore.arrow.snapshot import ActiveFile, Snapshot, location, open_table
+from batchscore.arrow.values import table_of
 from batchscore.contracts import Column, ManifestUnit, Mode, OutputColumn, ScoringPlan, StagedFile, UnitValues
 from batchscore.errors import SettingsError, listed, unit_text
 from batchscore.publish.cleanup import NO_HOOKS
@@ -149,7 +149,7 @@ def _plan_removal(
     vectors = [file.path for file in change.removed if file.deleted]
     if not vectors:
         return "append", None, [_remove(file) for file in change.removed]
-    if len(change.removed) == pa.table(table.get_add_actions()).num_rows:
+    if len(change.removed) == table_of(table.get_add_actions()).num_rows:
         return "overwrite", None, []  # all that is active goes
     raise _inexpressible(change.plan.target.uri, listed(vectors, 3))
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
-import pyarrow as pa
 import pyarrow.fs as pafs
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from batchscore.arrow.footers import TRANSIENT_MARKS, read_footer
 from batchscore.arrow.splits import reads_as
+from batchscore.arrow.values import table_of
 from batchscore.contracts import Column, PinnedSource, Restriction, Schema, SourceFile
 from batchscore.errors import InputError, UnavailableError, listed
 from batchscore.read.partitions import canonical, pruned, wanted_values
@@ -136,7 +136,7 @@ def type_name(delta: object) -> str:
 def _active_files(
     table: DeltaTable, location: Location, columns: Schema, partition_columns: Sequence[str]
 ) -> tuple[SourceFile, ...]:
-    actions = pa.table(table.get_add_actions())
+    actions = table_of(table.get_add_actions())
     wanted = ["path", "size_bytes", "num_records", *(["partition"] if "partition" in actions.column_names else [])]
     types = {column.name: column.type for column in columns}
     return tuple(
@@ -165,7 +165,7 @@ def _deletion_vectors(table: DeltaTable, location: Location) -> _Vectors:
     if "deletionVectors" not in (table.protocol().reader_features or ()):
         return _Vectors({})
     try:
-        vectors = pa.table(table.deletion_vectors())
+        vectors = table_of(table.deletion_vectors())
     except DeltaError:
         # delta-rs opens tables with some features (type widening) whose deletion vectors it refuses to read.
         return _Vectors({}, unknown=True)

@@ -20,6 +20,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from batchscore import manifests
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import LOG_FOLDER, location
+from batchscore.arrow.values import scalar_of
 from batchscore.contracts import Manifest, RunRecord
 from batchscore.errors import SettingsError, UnavailableError, nearest
 from batchscore.record.published import published_records
@@ -77,7 +78,7 @@ def append(table_uri: str, record: RunRecord) -> None:
 
 
 def _append(table_uri: str, records: Sequence[RunRecord]) -> None:
-    rows = pa.Table.from_pylist([asdict(record) for record in records], schema=SCHEMA)
+    rows = _table(records)
     failure: Exception | None = None
     for attempt in range(APPEND_ATTEMPTS):
         try:
@@ -100,6 +101,15 @@ def _append(table_uri: str, records: Sequence[RunRecord]) -> None:
         found=failure,
         hint="check space and write permission; the ledger can be rebuilt from the manifests",
     ) from failure
+
+
+def _table(records: Sequence[RunRecord]) -> pa.Table:
+    """One row a run; ``pa.Table.from_pylist`` would import pandas for it."""
+    rows = [asdict(record) for record in records]
+    columns = [
+        pa.concat_arrays([pa.repeat(scalar_of(row[field.name], field.type), 1) for row in rows]) for field in SCHEMA
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
 def _merge_small_files(table_uri: str) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.arrow.types import from_arrow, to_arrow
+from batchscore.arrow.values import array_of, numbers_of, scalar_of
 from batchscore.contracts import Binding, ModelInput
 from batchscore.schema import decimal_parts, element_of, is_decimal
 
@@ -86,12 +87,12 @@ def _decimal_to_double(values: pa.Array) -> pa.Array:
     if precision > EXACT_DECIMAL_DIGITS or not 0 <= scale <= EXACT_DECIMAL_DIGITS:
         return values.cast(pa.string()).cast(pa.float64())
     if not len(values):
-        return pa.array([], pa.float64())
+        return pa.nulls(0, pa.float64())
     # A decimal is 16 bytes, low word first; up to 18 digits fit the low word.
     words = np.frombuffer(values.buffers()[1], dtype="<i8").reshape(-1, 2)
     unscaled = words[values.offset : values.offset + len(values), 0]
-    nulls = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
-    return pa.array(unscaled / 10.0**scale, mask=nulls)
+    quotients = array_of(unscaled / 10.0**scale, pa.float64())
+    return pc.if_else(values.is_valid(), quotients, pa.nulls(1, pa.float64())[0]) if values.null_count else quotients
 
 
 def _round_trip(values: pa.Array, target: pa.DataType) -> tuple[pa.Array, pa.Array]:
@@ -102,8 +103,8 @@ def _round_trip(values: pa.Array, target: pa.DataType) -> tuple[pa.Array, pa.Arr
         same = pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high))
     else:
         same = pc.equal(forced.cast(values.type, safe=False), values)
-    bad = pc.fill_null(pc.invert(same), fill_value=False)
-    return pc.if_else(bad, pa.scalar(0, target), forced), bad
+    bad = pc.fill_null(pc.invert(same), scalar_of(False, pa.bool_()))
+    return pc.if_else(bad, scalar_of(0, pa.int8()).cast(target), forced), bad
 
 
 def _stacked(cast: Sequence[CastColumn], model_input: ModelInput) -> CastColumn:
@@ -117,12 +118,12 @@ def _stacked(cast: Sequence[CastColumn], model_input: ModelInput) -> CastColumn:
         values = column.values
         if values.null_count:
             fill = np.nan if pa.types.is_floating(values.type) else 0
-            values = values.fill_null(fill)
-        matrix[:, index] = values.to_numpy(zero_copy_only=False)
+            values = values.fill_null(scalar_of(fill, values.type))
+        matrix[:, index] = numbers_of(values)
         if column.bad is not None:
             bad = column.bad if bad is None else pc.or_(bad, column.bad)
             reason = column.reason
-    flat = pa.array(matrix.reshape(-1))
+    flat = array_of(matrix.reshape(-1), to_arrow(model_input.type))
     return CastColumn(pa.FixedSizeListArray.from_arrays(flat, len(cast)), bad, reason)
 
 
@@ -138,7 +139,7 @@ def _shaped(column: CastColumn, model_input: ModelInput) -> CastColumn:
     if -1 in inner or pa.types.is_list(values.type.value_type):
         return column
     width = int(np.prod(inner))
-    lengths = pc.fill_null(pc.list_value_length(values), -1)
+    lengths = pc.fill_null(pc.list_value_length(values), scalar_of(-1, pa.int32()))
     wrong = pc.not_equal(lengths, width)
     if not pc.any(wrong).as_py() and values.flatten().null_count == 0:
         return CastColumn(pa.FixedSizeListArray.from_arrays(values.flatten(), width), column.bad, column.reason)
@@ -149,7 +150,6 @@ def _shaped(column: CastColumn, model_input: ModelInput) -> CastColumn:
 
 def _has_null_element(values: pa.Array) -> pa.Array:
     flags = np.zeros(len(values), dtype=bool)
-    parents = pc.list_parent_indices(values).to_numpy(zero_copy_only=False)
-    nulls = values.flatten().is_null().to_numpy(zero_copy_only=False)
-    flags[parents[nulls]] = True
-    return pa.array(flags)
+    parents = numbers_of(pc.list_parent_indices(values))
+    flags[parents[numbers_of(values.flatten().is_null())]] = True
+    return array_of(flags, pa.bool_())

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.arrow.types import to_arrow
+from batchscore.arrow.values import scalar_of
 from batchscore.contracts import BadRow, Binding, ModelInput, OutputColumn, Schema, ScoringTask
 from batchscore.errors import MAX_ITEMS, BatchscoreError, InputError, ModelError, bounded
 from batchscore.score.casts import CastColumn, bind, normalized
@@ -85,7 +86,7 @@ def lineage_values(task: ScoringTask) -> dict[str, pa.Scalar]:
     """The lineage columns, each with its one value of this run."""
     values = dict(task.lineage)
     return {
-        column.name: pa.scalar(values[column.ref], to_arrow(column.type))
+        column.name: scalar_of(values[column.ref], to_arrow(column.type))
         for column in task.columns
         if column.origin == "lineage"
     }

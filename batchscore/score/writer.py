@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.layout import partition_path, partition_value
+from batchscore.arrow.values import array_of, numbers_of
 from batchscore.contracts import ScoringTask, StagedFile, UnitValues
 from batchscore.score.core import lineage_values, output_schema
 from batchscore.score.stats import StatsBuilder
@@ -75,7 +76,7 @@ class _OpenFile:
     def write(self, batch: pa.RecordBatch) -> None:
         if not self.rows and batch.num_rows:
             for name, value in self._constants.items():
-                self._stats.add(name, pa.array([value.as_py()], value.type))
+                self._stats.add(name, pa.repeat(value, 1))
         for name in batch.schema.names:
             self._stats.add(name, batch.column(name))
         self.rows += batch.num_rows
@@ -183,7 +184,7 @@ class StagedWriter:
             return
         for code, unit in enumerate(units):
             rows = np.flatnonzero(codes == code)
-            yield unit, data.take(pa.array(rows))
+            yield unit, data.take(array_of(rows, pa.int64()))
 
 
 def unit_codes(batch: pa.RecordBatch, names: tuple[str, ...]) -> tuple[np.ndarray, list[UnitValues]]:
@@ -193,7 +194,7 @@ def unit_codes(batch: pa.RecordBatch, names: tuple[str, ...]) -> tuple[np.ndarra
     for name in names:
         encoded = batch.column(name).dictionary_encode(null_encoding="encode")
         values.append([partition_value(scalar) for scalar in encoded.dictionary])
-        combined = combined * len(values[-1]) + encoded.indices.to_numpy(zero_copy_only=False)
+        combined = combined * len(values[-1]) + numbers_of(encoded.indices)
     present, codes = np.unique(combined, return_inverse=True)
     units: list[UnitValues] = []
     for code in present.tolist():
@@ -210,7 +211,7 @@ def _repeated(value: pa.Scalar, rows: int) -> pa.Array:
     """A column of one value; text as codes into a dictionary of one entry, which is written as it is."""
     if value.type != _TEXT:
         return pa.repeat(value, rows)
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int8)), pa.array([value.as_py()], _TEXT))
+    return pa.DictionaryArray.from_arrays(array_of(np.zeros(rows, np.int8), pa.int8()), pa.repeat(value, 1))
 
 
 def _holds_floats(kind: pa.DataType) -> bool:

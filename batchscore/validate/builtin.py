@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchscore.arrow.values import array_of, scalar_of
 from batchscore.contracts import PREDICTION, Check, OutputColumn, ScoringPlan, StagedOutput
 from batchscore.errors import MAX_ITEMS, bounded
 from batchscore.schema import FLOATS, INTEGERS, element_of
 from batchscore.validate.keys import Words, duplicates, fits, key_words, without_null_keys
 from batchscore.validate.staged import StagedTable
+
+# Reading is most of a pass and leaves Python's lock; each thread holds one batch.
+READ_THREADS = min(8, os.cpu_count() or 1)
 
 Wrong = Callable[[pa.Array], pa.Array]
 
@@ -40,6 +47,11 @@ class _RowCheck:
             rows = batch.filter(marks).slice(0, wanted).to_pylist()
             self.sample.extend(_row_text(row, keys, self.column) for row in rows)
 
+    def take(self, other: _RowCheck) -> None:
+        """Counts what the same check found in later rows, too."""
+        self.count += other.count
+        self.sample.extend(other.sample[: MAX_ITEMS - len(self.sample)])
+
     def check(self) -> Check:
         observed = f"{self.count} rows" if self.count else self.passed_text
         return Check(self.name, self.count == 0, observed, self.count, tuple(self.sample))
@@ -53,26 +65,47 @@ def _row_text(row: dict[str, object], keys: Sequence[str], column: str) -> str:
 def check_rows(
     plan: ScoringPlan, staged: StagedOutput, output: StagedTable, memory_budget_bytes: int
 ) -> tuple[Check, ...]:
-    """Row counts, keys, predictions and classes, in one pass over the few columns they need."""
+    """Row counts, keys, predictions and classes, in one pass over the few columns they need, some files at a time."""
     keys = tuple(key for key in plan.task.keys if key in {column.name for column in output.columns})
-    checks = _row_checks(plan, keys)
-    names = tuple(dict.fromkeys((*keys, *(check.column for check in checks))))
-    rows, seen = sum(output.rows), 0
     unique = plan.keys_unique and bool(keys)
-    words: list[Words] | None = [] if unique and fits(rows, memory_budget_bytes) else None
-    if names:
-        for batch in output.batches(names):
-            seen += batch.num_rows
-            for check in checks:
-                check.see(batch, keys)
-            if words is not None:
-                words.append(key_words(without_null_keys(batch, keys), keys))
-    else:
-        seen = rows
+    keep_words = unique and fits(sum(output.rows), memory_budget_bytes)
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        looked = functools.partial(_looked_at, plan, keys, keep_words=keep_words)
+        parts = list(pool.map(looked, output.apart()))
+    checks = _row_checks(plan, keys)
+    for part in parts:
+        for check, found in zip(checks, part.checks, strict=True):
+            check.take(found)
+    seen = sum(part.rows for part in parts)
     judged = [_count_check(staged, output, seen), *(check.check() for check in checks)]
     if unique:
+        words = [words for part in parts for words in part.words] if keep_words else None
         judged.append(_unique_check(output, keys, memory_budget_bytes, words))
     return tuple(judged)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a pass over some files found: their rows, what is wrong, and the numbers of their keys where asked."""
+
+    rows: int
+    checks: list[_RowCheck]
+    words: list[Words]
+
+
+def _looked_at(plan: ScoringPlan, keys: Sequence[str], output: StagedTable, *, keep_words: bool) -> _Part:
+    checks = _row_checks(plan, keys)
+    names = tuple(dict.fromkeys((*keys, *(check.column for check in checks))))
+    if not names:
+        return _Part(sum(output.rows), checks, [])
+    rows, words = 0, []
+    for batch in output.batches(names):
+        rows += batch.num_rows
+        for check in checks:
+            check.see(batch, keys)
+        if keep_words:
+            words.append(key_words(without_null_keys(batch, keys), keys))
+    return _Part(rows, checks, words)
 
 
 def _count_check(staged: StagedOutput, output: StagedTable, seen: int) -> Check:
@@ -129,7 +162,7 @@ def _label_column(outputs: Sequence[OutputColumn]) -> OutputColumn | None:
 
 def _not_finite(values: pa.Array) -> pa.Array:
     if not pa.types.is_list(values.type):
-        return pc.invert(pc.fill_null(pc.is_finite(values), fill_value=False))
+        return pc.invert(pc.fill_null(pc.is_finite(values), scalar_of(False, pa.bool_())))
     return _rows_with(values, _not_finite)
 
 
@@ -143,13 +176,13 @@ def _rows_with(values: pa.ListArray, wrong: Wrong) -> pa.Array:
     at_fault = pc.filter(pc.list_parent_indices(values), wrong(pc.list_flatten(values)))
     if len(at_fault) == 0:
         return marks
-    rows = pa.array(range(len(values)), pa.int64())
+    rows = array_of(range(len(values)), pa.int64())
     return pc.or_(marks, pc.is_in(rows, at_fault.cast(pa.int64())))
 
 
 def _unknown_class(classes: Sequence[str], type_name: str) -> Wrong:
     folded = type_name == "boolean"  # Arrow writes true, Python True
-    known = pa.array([label.casefold() if folded else label for label in classes])
+    known = array_of([label.casefold() if folded else label for label in classes], pa.string())
 
     def wrong(values: pa.Array) -> pa.Array:
         return pc.and_(values.is_valid(), pc.invert(pc.is_in(values.cast(pa.string()), known)))

@@ -18,6 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchscore.arrow.values import array_of, numbers_of
+
 Words = npt.NDArray[np.uint64]
 
 # Number, its sorted copy and what sorting needs.
@@ -124,7 +126,7 @@ def _verified(
         complete = without_null_keys(batch, keys)
         hit = np.isin(key_words(complete, keys), shown)
         if hit.any():
-            table = pa.Table.from_batches([complete]).filter(pa.array(hit))
+            table = pa.Table.from_batches([complete]).filter(array_of(hit, pa.bool_()))
             grouped = table.group_by(list(keys)).aggregate([([], "count_all")])
             values = zip(*(grouped[name].to_pylist() for name in keys), strict=True)
             for key, count in zip(values, grouped["count_all"].to_pylist(), strict=True):
@@ -170,7 +172,7 @@ def column_words(column: pa.Array) -> Words:
         column = column.cast(pa.timestamp("us"))
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_timestamp(kind) or pa.types.is_boolean(kind):
-        numbers: npt.NDArray[np.int64] = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+        numbers: npt.NDArray[np.int64] = numbers_of(column.cast(pa.int64()))
         return numbers.view(np.uint64)
     is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
     text = column if is_bytes else column.cast(pa.large_string())
@@ -179,7 +181,7 @@ def column_words(column: pa.Array) -> Words:
 
 def _float_words(column: pa.Array) -> Words:
     # Adding zero makes -0.0 equal to 0.0, as it is to every reader.
-    values: npt.NDArray[np.float64] = column.cast(pa.float64()).to_numpy(zero_copy_only=False) + 0.0
+    values: npt.NDArray[np.float64] = numbers_of(column.cast(pa.float64())) + 0.0
     one_nan: npt.NDArray[np.float64] = np.where(np.isnan(values), np.nan, values)
     return one_nan.view(np.uint64)
 

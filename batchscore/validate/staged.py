@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.types import to_arrow
+from batchscore.arrow.values import scalar_of
 from batchscore.contracts import Column, Schema, ScoringPlan, StagedFile, StagedOutput
 from batchscore.errors import UnavailableError
 
@@ -62,10 +63,15 @@ class StagedTable:
                 }
                 with self.filesystem.open_input_file(f"{self.root}/{file.path}") as source:
                     reader = pq.ParquetFile(source, metadata=footer, pre_buffer=True)
-                    for batch in reader.iter_batches(BATCH_ROWS, columns=inside):
+                    for batch in reader.iter_batches(BATCH_ROWS, columns=inside, use_threads=False):
                         yield _with_partition(batch, schema, values)
         except (OSError, pa.ArrowInvalid) as error:
             raise unreadable(error) from error
+
+    def apart(self) -> Iterator[StagedTable]:
+        """Each file as a table of its own, so that several threads can read at a time."""
+        for file, footer in zip(self.files, self.footers, strict=True):
+            yield replace(self, files=(file,), footers=(footer,))
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -116,9 +122,9 @@ def partition_scalar(text: str | None, kind: pa.DataType) -> pa.Scalar:
     datetime.date(2026, 11, 21)
     """
     if text is None:
-        return pa.scalar(None, kind)
+        return scalar_of(None, kind)
     if pa.types.is_timestamp(kind):
         # Delta writes UTC wall-clock time, with or without the letter that says so.
-        wall = pa.scalar(text.removesuffix("Z")).cast(pa.timestamp("us"))
-        return pa.scalar(wall.value, kind)
-    return pa.scalar(text).cast(kind)
+        wall = scalar_of(text.removesuffix("Z"), pa.string()).cast(pa.timestamp("us"))
+        return scalar_of(wall.value, kind)
+    return scalar_of(text, pa.string()).cast(kind)

@@ -147,22 +147,3 @@ def test_what_does_not_fit():
 def test_survives_float32(values, survives):
     assert features.survives_float32(np.array([values], np.float64)) is survives
     assert features.survives_float32(np.array([[1.5]], np.float32))
-
-
-@pytest.mark.parametrize(
-    ("values", "arrow"),
-    [
-        (["", "ä", "abc"], pa.string()),
-        ([True, False, True] * 5, pa.bool_()),
-        ([1, 2**62], pa.int64()),
-        ([1.5, np.nan], pa.float64()),
-        ([1, 2], pa.int32()),
-        ([], pa.string()),
-    ],
-)
-def test_arrays_without_pandas(values, arrow):
-    found = features.array_of(values, arrow)
-    found.validate(full=True)
-    expected = pa.array(values, arrow)
-    assert found.type == arrow
-    assert str(found.to_pylist()) == str(expected.to_pylist())

@@ -361,7 +361,7 @@ import pyarrow as pa
 from batchscore.arrow.types import to_arrow
 from batchscore.contracts import ModelFiles, ModelInput, ModelOutput
 from batchscore.engines.cache import loaded
-from batchscore.engines.onnx_tensors import array_of  # pa.array imports pandas
+from batchscore.arrow.values import array_of  # pa.array imports pandas
 files = {files!r}
 some = {{"string": "DE", "boolean": True}}
 arrays = [array_of([some.get(item.type, 1)], to_arrow(item.type)) for item in files.inputs]

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from batchscore.arrow.values import array_of
 from batchscore.contracts import ModelOutput
 from batchscore.engines.arrays import batch_of
-from batchscore.engines.features import array_of
 from batchscore.engines.trees.forest import Dtype
 from batchscore.errors import ModelError
 

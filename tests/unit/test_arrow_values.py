@@ -1,0 +1,69 @@
+"""Values into Arrow arrays and out of them, as pyarrow itself does it, but without pandas."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from batchscore.arrow.values import array_of, numbers_of, scalar_of
+
+
+@pytest.mark.parametrize(
+    ("values", "arrow"),
+    [
+        (["", "ä", "abc"], pa.string()),
+        ([True, False, True] * 5, pa.bool_()),
+        ([1, 2**62], pa.int64()),
+        ([1.5, np.nan], pa.float64()),
+        ([1, 2], pa.int32()),
+        ([], pa.string()),
+        ([0, -1, 20_000], pa.date32()),
+        ([0, 1_700_000_000_000_000], pa.timestamp("us", tz="UTC")),
+    ],
+)
+def test_arrays(values, arrow):
+    found = array_of(values, arrow)
+    found.validate(full=True)
+    expected = pa.array(values, arrow)
+    assert found.type == arrow
+    assert str(found.to_pylist()) == str(expected.to_pylist())
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array([3, 1, 2], pa.int16()).slice(1),
+        pa.array([1.5, None], pa.float64()),
+        pa.array([True, False, True]).slice(1),
+        pa.array([], pa.float32()),
+        pa.array([0, 20_000], pa.date32()),
+    ],
+)
+def test_numbers(array):
+    expected = (array.cast(pa.int32()) if pa.types.is_date(array.type) else array).to_numpy(zero_copy_only=False)
+    np.testing.assert_array_equal(numbers_of(array), expected)
+    assert numbers_of(array).dtype == expected.dtype
+
+
+def test_scalars():
+    assert scalar_of("ä", pa.string()) == pa.scalar("ä")
+    assert scalar_of(None, pa.int64()) == pa.scalar(None, pa.int64())
+    assert scalar_of(7, pa.timestamp("us", tz="UTC")) == pa.scalar(7, pa.timestamp("us", tz="UTC"))
+
+
+def test_no_pandas():
+    code = """
+import sys
+import pyarrow as pa
+from batchscore.arrow.values import array_of, numbers_of, scalar_of
+for kind in (pa.string(), pa.bool_(), pa.float64(), pa.timestamp("us", tz="UTC")):
+    scalar_of(1, kind), scalar_of(None, kind)
+    array_of([1, 0], kind)
+numbers_of(array_of([1, 0], pa.bool_()))
+raise SystemExit("pandas" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
