@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from batchscore.arrow.types import to_arrow
+from batchscore.arrow.values import python_of, scalar_of
 from batchscore.contracts import UnitValues
 from batchscore.errors import SettingsError
 
@@ -45,7 +46,7 @@ def partition_value(scalar: pa.Scalar) -> str | None:
             found=arrow,
             allowed=("string", "whole number", "date", "timestamp", "boolean", "decimal"),
         )
-    return _spelled(arrow, scalar.as_py()) if scalar.is_valid else None
+    return _spelled(arrow, python_of(scalar)) if scalar.is_valid else None
 
 
 def _partitionable(arrow: pa.DataType) -> bool:
@@ -92,7 +93,7 @@ def is_canonical(value: str | None, type_name: str) -> bool:
     if value is None:
         return True
     try:
-        return partition_value(pa.scalar(value).cast(to_arrow(type_name))) == value
+        return partition_value(scalar_of(value, pa.string()).cast(to_arrow(type_name))) == value
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, SettingsError):
         return False
 

@@ -189,7 +189,8 @@ def _counted_runs(uri: str, path: str) -> tuple[tuple[str, int], ...]:
     """Rows of each run in one file; () when a row has none or the file cannot be read."""
     filesystem, root = open_filesystem(uri)
     try:
-        column = pq.read_table(f"{root}/{path}", columns=[RUN_COLUMN], filesystem=filesystem).column(RUN_COLUMN)
+        with filesystem.open_input_file(f"{root}/{path}") as file:
+            column = pq.ParquetFile(file).read(columns=[RUN_COLUMN]).column(RUN_COLUMN)
     except (OSError, KeyError, pa.ArrowInvalid):  # a clone's absolute path, a file older than the column, damage
         return ()
     counted = pc.value_counts(column.combine_chunks()).to_pylist()

@@ -7,6 +7,7 @@ pandas where it is installed: 0.2 s of a core in every process that would otherw
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 from array import array
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.arrow.types import to_arrow
+
+EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001  # of times with a zone and of those without
 
 
 def typed_array(values: Sequence[str | int | float | bool], kind: str) -> pa.Array:
@@ -82,6 +85,18 @@ def scalar_of(value: object, arrow: pa.DataType) -> pa.Scalar:
     (2, None)
     """
     return (pa.nulls(1, arrow) if value is None else array_of([value], arrow))[0]
+
+
+def python_of(scalar: pa.Scalar) -> Any:  # noqa: ANN401  # any of Python's values
+    """As ``as_py``, which imports pandas for a time with a zone; such a time is in UTC here.
+
+    >>> python_of(scalar_of(0, pa.timestamp("us", tz="UTC"))).isoformat()
+    '1970-01-01T00:00:00+00:00'
+    """
+    if not pa.types.is_timestamp(scalar.type) or not scalar.is_valid:
+        return scalar.as_py()
+    moment = EPOCH + dt.timedelta(microseconds=scalar.cast(pa.timestamp("us", scalar.type.tz)).value)
+    return moment.replace(tzinfo=dt.UTC) if scalar.type.tz else moment
 
 
 def numbers_of(array: pa.Array) -> npt.NDArray[Any]:

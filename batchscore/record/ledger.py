@@ -156,7 +156,8 @@ def _rows_of_files(table_uri: str, names: Iterable[str]) -> list[RunRecord] | No
     records: list[RunRecord] = []
     for name in names:
         try:
-            rows = pq.read_table(f"{root}/{name}", filesystem=filesystem).to_pylist()
+            with filesystem.open_input_file(f"{root}/{name}") as file:
+                rows = pq.ParquetFile(file).read().to_pylist()  # `pq.read_table` imports pandas
             records.extend(_record(row) for row in rows)
         except (OSError, pa.ArrowInvalid, TypeError, KeyError) as error:
             _LOG.warning("file %s of the ledger %s is unreadable: %s", name, ledger_uri(table_uri), error)

@@ -12,11 +12,11 @@ import decimal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchscore.arrow.values import python_of
 from batchscore.contracts import ColumnStats
 
 MAX_STRING_CHARS = 32  # Delta's own prefix length for string statistics
 HIGHEST_CHARACTER = "\U0010ffff"
-EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001  # of times with a zone and of those without
 
 _Bound = str | int | float | dt.date | dt.datetime | decimal.Decimal
 
@@ -53,20 +53,11 @@ class StatsBuilder:
             self._unbounded.add(name)
             return
         bounds = pc.min_max(column)
-        low, high = _python(bounds["min"]), _python(bounds["max"])
+        low, high = python_of(bounds["min"]), python_of(bounds["max"])
         if name in self._bounds:
             known_low, known_high = self._bounds[name]
             low, high = min(_ordered(low), _ordered(known_low))[1], max(_ordered(high), _ordered(known_high))[1]
         self._bounds[name] = (low, high)
-
-
-def _python(bound: pa.Scalar) -> _Bound:
-    """As ``as_py``, which imports pandas for a time zone."""
-    if not pa.types.is_timestamp(bound.type):
-        value: _Bound = bound.as_py()
-        return value
-    moment = EPOCH + dt.timedelta(microseconds=bound.cast(pa.timestamp("us", bound.type.tz)).value)
-    return moment.replace(tzinfo=dt.UTC) if bound.type.tz else moment
 
 
 def _ordered(value: _Bound) -> tuple[bytes | _Bound, _Bound]:
