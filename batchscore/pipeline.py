@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batchscore import engines, manifests, publish, record, runners, sampling, score, selection, staging, validate
 from batchscore.config import JobConfig, redacted
@@ -33,6 +33,7 @@ from batchscore.errors import (
     bounded,
     listed,
 )
+from batchscore.plan.splitting import joined
 from batchscore.plan.units import derived_unit_key, is_live
 from batchscore.prepare import LazySpark, Moment, OnEvent, make_plan
 
@@ -132,7 +133,11 @@ class _Attempt:
         )
         if chosen.notice:
             self.on_event({"event": "notice", "text": chosen.notice})
-        self.selected, self.plan = chosen, selection.with_engine(planned, chosen, scoring.batch_rows)
+        planned = selection.with_engine(planned, chosen, scoring.batch_rows)
+        if chosen.measurement is not None:
+            tasks = joined(planned.tasks, cores=planned.cores, rows_per_second=chosen.measurement.rows_per_second)
+            planned = replace(planned, tasks=tasks)
+        self.selected, self.plan = chosen, planned
 
     def stage(self, name: str, text: str) -> None:
         self.on_event({"event": "stage", "stage": name, "text": text})
@@ -202,7 +207,7 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
 def _staged(attempt: _Attempt) -> StagedOutput:
     if attempt.config.scoring.runner == "spark":
         # Workers read and write splits themselves: Spark needs no Delta for that.
-        attempt.spark(delta=attempt.plan.route != "splits")
+        attempt.spark(delta=attempt.plan.route != "splits", task=attempt.plan.task)
     attempt.stage("score", f"run {attempt.plan.run_id}: {_amount(attempt.plan)}")
     staged = staging.Staging(attempt.config.scoring.runner, attempt.spark, attempt.on_event).fill(attempt.plan)
     attempt.rows_read, attempt.peak_worker_bytes = staged.rows_read, staged.peak_worker_bytes

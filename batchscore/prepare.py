@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from batchscore import engines, models, publish, read, record, runners, score, selection, session
 from batchscore.config import JobConfig
 from batchscore.config.settings import NULL_PARTITION
-from batchscore.contracts import PinnedModel, PinnedSource, Restriction, RunOptions, ScoringPlan
+from batchscore.contracts import PinnedModel, PinnedSource, Restriction, RunOptions, ScoringPlan, ScoringTask
 from batchscore.engines import cuda
 from batchscore.errors import SettingsError
 from batchscore.plan import PlanInputs, make
@@ -39,15 +39,20 @@ class LazySpark:
         self._on_event = on_event
         self._session: SparkSession | None = None
 
-    def __call__(self, *, delta: bool = True) -> SparkSession:
-        """The session; where it is to be started, with Delta's jars or without."""
+    def __call__(self, *, delta: bool = True, task: ScoringTask | None = None) -> SparkSession:
+        """The session.
+
+        Args:
+            delta: where it is to be started, whether with Delta's jars.
+            task: what it will be started for, where that is known: its workers load the model meanwhile.
+        """
         if self._session is None:
             self._on_event({"event": "stage", "stage": "session", "text": f"Spark on {self._config.spark.master}"})
             self._session = session.start(
                 self._config.spark.master,
                 self._config.spark.conf,
                 delta=delta,
-                on_context=runners.warming(score.__name__),
+                on_context=runners.warming(score.__name__, score.load_ahead, task),
                 on_notice=lambda text: self._on_event({"event": "notice", "text": text}),
             )
         return self._session

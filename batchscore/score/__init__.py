@@ -6,6 +6,14 @@
 from __future__ import annotations
 
 from batchscore.score.core import ScoredBatch, scorable_inputs, score_batch
-from batchscore.score.worker import in_spark, run_batches_task, run_splits_task
+from batchscore.score.worker import in_spark, load_ahead, run_batches_task, run_splits_task
 
-__all__ = ["ScoredBatch", "in_spark", "run_batches_task", "run_splits_task", "scorable_inputs", "score_batch"]
+__all__ = [
+    "ScoredBatch",
+    "in_spark",
+    "load_ahead",
+    "run_batches_task",
+    "run_splits_task",
+    "scorable_inputs",
+    "score_batch",
+]

@@ -54,6 +54,13 @@ def in_spark(frame: DataFrame, task: ScoringTask) -> tuple[DataFrame, ScoringTas
     return engine.scored_frame(frame, task), behind(task)
 
 
+def load_ahead(task: ScoringTask) -> None:
+    """Loads what the first task of this process would wait for: the model."""
+    _pin_threads(task.threads)
+    if task.loads_model:
+        loaded(task.engine, task.model, task.threads)
+
+
 def _split_batches(task: ScoringTask, splits: tuple[Split, ...]) -> Iterator[pa.RecordBatch]:
     for split in splits:
         yield from read_split(split, task.source_uri, task.source_columns, task.predicate, task.batch_rows)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.contracts import SourceFile
-from batchscore.plan.splitting import make_tasks
+from batchscore.plan.splitting import TASK_SECONDS, joined, make_tasks
 
 
 @st.composite
@@ -97,3 +97,41 @@ def test_no_files_no_tasks():
 def test_nonsense_is_refused(cores, rows):
     with pytest.raises(ValueError, match="positive"):
         make_tasks([], cores=cores, rows_per_task=rows)
+
+
+def in_order(tasks):
+    return [(split.path, group) for task in tasks for split in task for group in split.row_groups or [None]]
+
+
+@given(source_files(), st.integers(1, 9), st.floats(1, 1e8))
+def test_joined_tasks_read_the_same_in_the_same_order(files, cores, speed):
+    tasks = make_tasks(files, cores=cores, rows_per_task=100)
+    merged = joined(tasks, cores=cores, rows_per_second=speed)
+    assert covered(files, merged) == covered(files, tasks)
+    assert in_order(merged) == in_order(tasks)
+    assert len(merged) <= len(tasks)
+
+
+def test_pieces_of_one_file_that_are_joined_are_read_as_one():
+    [file] = [SourceFile("big", 10**6, "1:abc", 100_000, (1_000,) * 100)]
+    merged = joined(make_tasks([file], cores=2, rows_per_task=5_000), cores=2, rows_per_second=1e6)
+    assert all(len(task) == 1 for task in merged)
+    assert sum(split.rows for task in merged for split in task) == 100_000
+    assert sum(split.size for task in merged for split in task) == 10**6
+    assert len(merged) < 20
+
+
+def test_a_slow_engines_tasks_stay_small_and_a_fast_ones_are_bounded():
+    files = [SourceFile(f"f{index:03}", 10_000_000, "", 500_000) for index in range(200)]
+    tasks = make_tasks(files, cores=4, rows_per_task=500_000)
+    assert joined(tasks, cores=4, rows_per_second=50_000) == tasks
+    fast = joined(tasks, cores=4, rows_per_second=1e7)
+    rows = [sum(split.rows for split in task) for task in fast]
+    assert max(rows) <= TASK_SECONDS * 1e7
+    assert len(tasks) / 12 < len(fast) < len(tasks) / 4
+    assert rows[-1] == 500_000
+
+
+def test_files_whose_rows_are_unknown_are_not_joined():
+    tasks = make_tasks([SourceFile(f"f{index}", 1_000, "", -1) for index in range(8)], cores=2, rows_per_task=10)
+    assert joined(tasks, cores=2, rows_per_second=1e9) == tasks
