@@ -9,7 +9,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from batchscore import engines, manifests, publish, record, runners, sampling, score, selection, staging, validate
+from batchscore import (
+    engines,
+    manifests,
+    publish,
+    record,
+    runners,
+    sampling,
+    score,
+    selection,
+    session,
+    staging,
+    validate,
+)
 from batchscore.config import JobConfig, redacted
 from batchscore.contracts import (
     VERSION,
@@ -206,8 +218,10 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
 
 def _staged(attempt: _Attempt) -> StagedOutput:
     if attempt.config.scoring.runner == "spark":
-        # Workers read and write splits themselves: Spark needs no Delta for that.
-        attempt.spark(delta=attempt.plan.route != "splits", task=attempt.plan.task)
+        # Workers read and write splits themselves: Spark needs no Delta for that, and computes nothing.
+        judges = validate.may_need_spark(attempt.plan, attempt.config.validation.suite)
+        use: session.Use = "delta" if attempt.plan.route != "splits" else "sql" if judges else "tasks"
+        attempt.spark(use=use, task=attempt.plan.task)
     attempt.stage("score", f"run {attempt.plan.run_id}: {_amount(attempt.plan)}")
     staged = staging.Staging(attempt.config.scoring.runner, attempt.spark, attempt.on_event).fill(attempt.plan)
     attempt.rows_read, attempt.peak_worker_bytes = staged.rows_read, staged.peak_worker_bytes

@@ -39,11 +39,11 @@ class LazySpark:
         self._on_event = on_event
         self._session: SparkSession | None = None
 
-    def __call__(self, *, delta: bool = True, task: ScoringTask | None = None) -> SparkSession:
+    def __call__(self, *, use: session.Use = "delta", task: ScoringTask | None = None) -> SparkSession:
         """The session.
 
         Args:
-            delta: where it is to be started, whether with Delta's jars.
+            use: where it is to be started, what Spark itself will do.
             task: what it will be started for, where that is known: its workers load the model meanwhile.
         """
         if self._session is None:
@@ -51,7 +51,7 @@ class LazySpark:
             self._session = session.start(
                 self._config.spark.master,
                 self._config.spark.conf,
-                delta=delta,
+                use=use,
                 on_context=runners.warming(score.__name__, score.load_ahead, task),
                 on_notice=lambda text: self._on_event({"event": "notice", "text": text}),
             )

@@ -5,7 +5,7 @@ Nothing here imports Spark before a run needs it: planning, the local runner and
 
 from __future__ import annotations
 
-from batchscore.session.conf import DELTA_EXTENSION, DELTA_PACKAGE, IVY_FOLDER, cores, is_local, session_conf
+from batchscore.session.conf import DELTA_EXTENSION, DELTA_PACKAGE, IVY_FOLDER, Use, cores, is_local, session_conf
 from batchscore.session.failures import launch_error
 from batchscore.session.java import java_problem
 from batchscore.session.launch import start
@@ -14,6 +14,7 @@ __all__ = [
     "DELTA_EXTENSION",
     "DELTA_PACKAGE",
     "IVY_FOLDER",
+    "Use",
     "cores",
     "is_local",
     "java_problem",

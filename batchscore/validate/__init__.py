@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from batchscore.contracts import ScoringPlan, StagedOutput, Verdict
 from batchscore.validate.builtin import check_rows
-from batchscore.validate.expectations import judge_suite, leave_out, prepare, suite_bytes, warm
+from batchscore.validate.expectations import fits_pandas, judge_suite, leave_out, prepare, suite_bytes, warm
 from batchscore.validate.keys import fits
 from batchscore.validate.staged import open_staged
 from batchscore.validate.suite import check_columns, load_suite
@@ -19,9 +19,32 @@ from batchscore.validate.suite import check_columns, load_suite
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["MEMORY_BUDGET_BYTES", "check_columns", "judge", "leave_out", "load_suite", "prepare", "warm"]
+__all__ = [
+    "MEMORY_BUDGET_BYTES",
+    "check_columns",
+    "judge",
+    "leave_out",
+    "load_suite",
+    "may_need_spark",
+    "prepare",
+    "warm",
+]
 
 MEMORY_BUDGET_BYTES = 1 << 30
+
+
+def may_need_spark(plan: ScoringPlan, suite: str | None) -> bool:
+    """Whether :func:`judge` may want a session for what the plan is going to stage.
+
+    Args:
+        plan: what is to be scored.
+        suite: path of a Great Expectations suite, or None.
+    """
+    if suite is None:
+        return False
+    asked = load_suite(suite)
+    needed = suite_bytes(asked, plan.task.columns, plan.most_rows)
+    return plan.most_rows < 0 or not fits_pandas(asked, needed, MEMORY_BUDGET_BYTES)
 
 
 def judge(
@@ -52,6 +75,6 @@ def judge(
     check_columns(asked, [column.name for column in output.columns])
     with ThreadPoolExecutor(1) as pool:
         judged = pool.submit(judge_suite, asked, output, spark, memory_budget_bytes)
-        if not fits(sum(output.rows), memory_budget_bytes - suite_bytes(asked, output)):
+        if not fits(sum(output.rows), memory_budget_bytes - suite_bytes(asked, output.columns, sum(output.rows))):
             wait([judged])  # together they would take more memory than there is
         return Verdict(check_rows(plan, staged, output, memory_budget_bytes) + judged.result())

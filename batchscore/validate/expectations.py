@@ -7,10 +7,10 @@ import importlib
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from batchscore.contracts import Check
+from batchscore.contracts import Check, Column, OutputColumn
 from batchscore.engines.embedded import main_with_a_file
 from batchscore.errors import MAX_ITEMS, SettingsError, bounded, nearest
 from batchscore.validate import frames, lean
@@ -88,10 +88,10 @@ def judge_suite(
     pandas evaluates the named columns where they fit in the budget, Spark otherwise; both see the same values.
     """
     check_columns(suite, [column.name for column in output.columns])
-    names = _names(suite, output)
+    names = _names(suite, output.columns)
     suite = with_whole_days(suite, [column.name for column in output.columns if column.type in _TEMPORAL])
-    needed = suite_bytes(suite, output)
-    if needed <= memory_budget_bytes and not needs_spark(suite):
+    needed = suite_bytes(suite, output.columns, sum(output.rows))
+    if fits_pandas(suite, needed, memory_budget_bytes):
         return evaluate_pandas(suite, frames.pandas_frame(output, names))
     if spark is None:
         raise SettingsError(
@@ -103,14 +103,19 @@ def judge_suite(
     return evaluate_spark(suite, frames.spark_frame(output, names, spark()))
 
 
-def suite_bytes(suite: Suite, output: StagedTable) -> int:
+def fits_pandas(suite: Suite, needed_bytes: int, memory_budget_bytes: int) -> bool:
+    """Whether pandas evaluates the suite, whose columns take so much memory."""
+    return needed_bytes <= memory_budget_bytes and not needs_spark(suite)
+
+
+def suite_bytes(suite: Suite, columns: Sequence[Column | OutputColumn], rows: int) -> int:
     """Memory that the suite's columns take with pandas, roughly."""
-    return frames.pandas_bytes(output, _names(suite, output))
+    return frames.pandas_bytes(columns, rows, _names(suite, columns))
 
 
-def _names(suite: Suite, output: StagedTable) -> tuple[str, ...]:
-    columns = tuple(column.name for column in output.columns)
-    return columns if needs_all_columns(suite) else suite_columns(suite) or columns[:1]
+def _names(suite: Suite, columns: Sequence[Column | OutputColumn]) -> tuple[str, ...]:
+    names = tuple(column.name for column in columns)
+    return names if needs_all_columns(suite) else suite_columns(suite) or names[:1]
 
 
 def evaluate_pandas(suite: Suite, frame: pd.DataFrame) -> tuple[Check, ...]:

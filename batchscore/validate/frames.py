@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from batchscore.contracts import Column, OutputColumn
 from batchscore.errors import SettingsError
 from batchscore.schema import FLOATS, INTEGERS, decimal_parts, is_decimal
 from batchscore.validate.staged import StagedTable
@@ -27,11 +28,11 @@ OBJECT_BYTES = 160
 EXACT_DECIMAL_DIGITS = 15
 
 
-def pandas_bytes(output: StagedTable, names: Sequence[str]) -> int:
+def pandas_bytes(columns: Sequence[Column | OutputColumn], rows: int, names: Sequence[str]) -> int:
     """Memory that judging the named columns with pandas takes, roughly."""
-    types = {column.name: column.type for column in output.columns}
+    types = {column.name: column.type for column in columns}
     numeric = ("boolean", *INTEGERS, *FLOATS, "date", "timestamp", "timestamp_ntz")
-    return sum(output.rows) * sum(NUMBER_BYTES if types[name] in numeric else OBJECT_BYTES for name in names)
+    return rows * sum(NUMBER_BYTES if types[name] in numeric else OBJECT_BYTES for name in names)
 
 
 def pandas_frame(output: StagedTable, names: Sequence[str]) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from batchscore import session
 from batchscore.runners import warming
 from batchscore.runners.warm import WARM_GROUP
 master, conf = json.loads(sys.argv[1])
-spark = session.start(master, conf, delta=False, on_context=warming(MODULE), on_notice=print)
+spark = session.start(master, conf, use="tasks", on_context=warming(MODULE), on_notice=print)
 tracker = spark.sparkContext.statusTracker()
 deadline = time.monotonic() + 60
 jobs = []
