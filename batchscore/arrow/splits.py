@@ -23,7 +23,7 @@ from batchscore.errors import InputError, UnavailableError
 from batchscore.schema import INTEGERS, decimal_parts, is_decimal, widened
 
 # Window of one column chunk. Each window of a remote file is a request, so it is larger there.
-LOCAL_WINDOW_BYTES = 1 << 20
+LOCAL_WINDOW_BYTES = 256 << 10
 REMOTE_WINDOW_BYTES = 8 << 20
 _DIGITS = {"byte": 3, "short": 5, "integer": 10, "long": 19}
 

@@ -62,13 +62,13 @@ def run(
 
     Example: batchscore run --model fraud_detection/Production --partition ds=2026-11-21
     """
+    if flags.runner == "local" and not dry_run:
+        _start_workers()
     config, options = _prepare(flags, force=force, evolve_schema=evolve_schema)
     if dry_run:
         return _show_plan(flags, config, options)
     if config.scoring.runner == "local":
-        from batchscore import runners  # noqa: PLC0415  # not for --help
-
-        runners.start_ahead("batchscore.score")  # they start while this process imports what follows
+        _start_workers()
     from batchscore import pipeline, validate  # noqa: PLC0415  # heavy
     from batchscore.cli import progress, show  # noqa: PLC0415  # not for --help
 
@@ -77,6 +77,13 @@ def run(
         record = pipeline.run(config, options, on_event)
     show.emit(show.record_lines(record), record, as_json=flags.json)
     return record.exit_code
+
+
+def _start_workers() -> None:
+    """Starts those of the local runner, once: they import what they need while this process does the same."""
+    from batchscore import runners  # noqa: PLC0415  # not for --help
+
+    runners.start_ahead("batchscore.score")
 
 
 @app.command()

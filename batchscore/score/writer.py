@@ -53,9 +53,7 @@ class _OpenFile:
         self.rows = 0
         self._filesystem = filesystem
         self._path = f"{root}/{relative}"
-        self._schema = pa.schema(
-            [field.with_type(_CODED) if field.name in constants and field.type == _TEXT else field for field in schema]
-        )
+        self._schema = pa.schema([_constant(field) if field.name in constants else field for field in schema])
         self._constants = constants
         self._stats = StatsBuilder(schema)
         self._writer = pq.ParquetWriter(
@@ -64,8 +62,11 @@ class _OpenFile:
             filesystem=filesystem,
             compression="zstd",
             compression_level=1,
-            # A footer's bounds leave NaN out and readers then skip rows that are NaN: none for floats at all.
-            write_statistics=[field.name for field in schema if not _holds_floats(field.type)],
+            # A footer's bounds leave NaN out and readers then skip rows that are NaN: none for floats at all. Delta's
+            # own bounds tell a constant; computing them again here would take longer than writing the key.
+            write_statistics=[
+                field.name for field in schema if field.name not in constants and not _holds_floats(field.type)
+            ],
             store_schema=False,
             use_dictionary=list(repetitive) or False,
             coerce_timestamps="us",
@@ -205,6 +206,11 @@ def unit_codes(batch: pa.RecordBatch, names: tuple[str, ...]) -> tuple[np.ndarra
             parts.append((name, known[index]))
         units.append(tuple(reversed(parts)))
     return codes, units
+
+
+def _constant(field: pa.Field) -> pa.Field:
+    """A column of one value: coded where it is text, and required, which spares a level for each row."""
+    return field.with_type(_CODED if field.type == _TEXT else field.type).with_nullable(False)
 
 
 def _repeated(value: pa.Scalar, rows: int) -> pa.Array:
