@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,10 +15,7 @@ from batchscore.contracts import PREDICTION, Check, OutputColumn, ScoringPlan, S
 from batchscore.errors import MAX_ITEMS, bounded
 from batchscore.schema import FLOATS, INTEGERS, element_of
 from batchscore.validate.keys import Words, duplicates, fits, key_words, without_null_keys
-from batchscore.validate.staged import StagedTable
-
-# Reading is most of a pass and leaves Python's lock; each thread holds one batch.
-READ_THREADS = min(8, os.cpu_count() or 1)
+from batchscore.validate.staged import READ_THREADS, StagedTable
 
 Wrong = Callable[[pa.Array], pa.Array]
 

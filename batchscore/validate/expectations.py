@@ -121,8 +121,13 @@ def _names(suite: Suite, columns: Sequence[Column | OutputColumn]) -> tuple[str,
 def evaluate_pandas(suite: Suite, frame: pd.DataFrame) -> tuple[Check, ...]:
     """The suite's verdict on a pandas frame."""
     gx = _import()
+    import pandas as pd  # noqa: PLC0415  # loaded with the package
+
     context = _context(gx)
-    return _evaluate(gx, suite, context.data_sources.add_pandas("staged"), frame)
+    # The package filters the frame for each expectation; where no row falls out, pandas copies it all the same, unless
+    # it copies on write: 0.3 s of 0.5 over 8 million rows.
+    with pd.option_context("mode.copy_on_write", True):  # as pandas takes it
+        return _evaluate(gx, suite, context.data_sources.add_pandas("staged"), frame)
 
 
 def evaluate_spark(suite: Suite, frame: DataFrame) -> tuple[Check, ...]:

@@ -8,14 +8,17 @@ moment, an instant becomes UTC wall-clock time, a decimal that a double holds ex
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
+from batchscore.arrow.values import numbers_of
 from batchscore.contracts import Column, OutputColumn
 from batchscore.errors import SettingsError
 from batchscore.schema import FLOATS, INTEGERS, decimal_parts, is_decimal
-from batchscore.validate.staged import StagedTable
+from batchscore.validate.staged import READ_THREADS, StagedTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +42,9 @@ def pandas_frame(output: StagedTable, names: Sequence[str]) -> pd.DataFrame:
     """The named columns of every staged row."""
     import pandas as pd  # noqa: PLC0415  # only runs with a suite need it
 
-    table = pa.Table.from_batches(output.batches(names), output.schema(names))
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        files = pool.map(lambda file: list(file.batches(names)), output.apart())
+    table = pa.Table.from_batches([batch for file in files for batch in file], output.schema(names))
     columns = {}
     for name in names:
         columns[name] = _series(_comparable(table[name]))
@@ -63,6 +68,9 @@ def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _series(column: pa.ChunkedArray) -> pd.Series:
     import pandas as pd  # noqa: PLC0415  # only runs with a suite need it
 
+    if not column.null_count and column.num_chunks and _is_plain(column.type):
+        # A third of the time of `to_pandas`.
+        return pd.Series(np.concatenate([numbers_of(chunk) for chunk in column.chunks]), copy=False)
     # Without a type of its own, an integer column with a null becomes float and loses digits.
     nullable = {
         pa.int8(): pd.Int8Dtype(),
@@ -74,6 +82,11 @@ def _series(column: pa.ChunkedArray) -> pd.Series:
     mapper = nullable.get if column.null_count else None
     series: pd.Series = column.to_pandas(types_mapper=mapper)
     return series
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether NumPy has the type, and pandas reads it so: all but half floats, which it would widen."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_float64(kind) or pa.types.is_boolean(kind))
 
 
 def spark_frame(output: StagedTable, names: Sequence[str], spark: SparkSession) -> DataFrame:

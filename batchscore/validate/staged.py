@@ -5,6 +5,7 @@ Not through ``pyarrow.dataset``: importing it imports pandas (0.4 s), which the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from batchscore.errors import UnavailableError
 
 BATCH_ROWS = 65_536
 FOOTER_THREADS = 8
+# Reading is most of a pass and leaves Python's lock.
+READ_THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
