@@ -58,7 +58,7 @@ def script() -> NoReturn:
     # NumPy's BLAS starts a thread a core when it is imported, and these spin for 0.1 s of a core each time; nothing
     # here multiplies matrices, and workers have a core each.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Python looks for cycles after every 700 new objects, among all that imports have left: a third of an import's time.
+    # Python looks for cycles after every 700 new objects, among all that imports left: up to a third of their time.
     gc.set_threshold(GC_OBJECTS)
     try:
         main()

@@ -6,12 +6,22 @@ Nothing here changes or publishes anything; a run is published only when each ch
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from batchscore.contracts import ScoringPlan, StagedOutput, Verdict
-from batchscore.validate.builtin import check_rows
-from batchscore.validate.expectations import fits_pandas, judge_suite, leave_out, prepare, suite_bytes, warm
+from batchscore.validate.builtin import check_rows, look_at_rows
+from batchscore.validate.expectations import (
+    evaluate_pandas,
+    fits_pandas,
+    judge_suite,
+    leave_out,
+    prepare,
+    suite_bytes,
+    suite_names,
+    warm,
+)
+from batchscore.validate.frames import PandasColumns
 from batchscore.validate.keys import fits
 from batchscore.validate.staged import open_staged
 from batchscore.validate.suite import check_columns, load_suite
@@ -69,12 +79,20 @@ def judge(
         UnavailableError: a staged file cannot be read.
     """
     output = open_staged(plan, staged)
+    rows = sum(output.rows)
     if suite is None:
-        return Verdict(check_rows(plan, staged, output, memory_budget_bytes))
+        looked = look_at_rows(plan, output, memory_budget_bytes)
+        return Verdict(check_rows(plan, staged, output, looked, memory_budget_bytes))
     asked = load_suite(suite)
     check_columns(asked, [column.name for column in output.columns])
-    with ThreadPoolExecutor(1) as pool:
-        judged = pool.submit(judge_suite, asked, output, spark, memory_budget_bytes)
-        if not fits(sum(output.rows), memory_budget_bytes - suite_bytes(asked, output.columns, sum(output.rows))):
-            wait([judged])  # together they would take more memory than there is
-        return Verdict(check_rows(plan, staged, output, memory_budget_bytes) + judged.result())
+    needed = suite_bytes(asked, output.columns, rows)
+    if fits_pandas(asked, needed, memory_budget_bytes) and fits(rows, memory_budget_bytes - needed):
+        columns = PandasColumns(output, suite_names(asked, output.columns))
+        looked = look_at_rows(plan, output, memory_budget_bytes, columns)
+        with ThreadPoolExecutor(1) as pool:
+            judged = pool.submit(evaluate_pandas, asked, output.columns, columns.frame())
+            return Verdict(check_rows(plan, staged, output, looked, memory_budget_bytes) + judged.result())
+    # Together they would take more memory than there is.
+    of_suite = judge_suite(asked, output, spark, memory_budget_bytes)
+    looked = look_at_rows(plan, output, memory_budget_bytes)
+    return Verdict(check_rows(plan, staged, output, looked, memory_budget_bytes) + of_suite)

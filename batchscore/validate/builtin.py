@@ -14,6 +14,7 @@ from batchscore.arrow.values import array_of, scalar_of
 from batchscore.contracts import PREDICTION, Check, OutputColumn, ScoringPlan, StagedOutput
 from batchscore.errors import MAX_ITEMS, bounded
 from batchscore.schema import FLOATS, INTEGERS, element_of
+from batchscore.validate.frames import PandasColumns
 from batchscore.validate.keys import Words, duplicates, fits, key_words, without_null_keys
 from batchscore.validate.staged import READ_THREADS, StagedTable
 
@@ -58,50 +59,85 @@ def _row_text(row: dict[str, object], keys: Sequence[str], column: str) -> str:
     return bounded(f"{named}: {row[column]}" if named else str(row[column]))
 
 
-def check_rows(
-    plan: ScoringPlan, staged: StagedOutput, output: StagedTable, memory_budget_bytes: int
-) -> tuple[Check, ...]:
-    """Row counts, keys, predictions and classes, in one pass over the few columns they need, some files at a time."""
-    keys = tuple(key for key in plan.task.keys if key in {column.name for column in output.columns})
-    unique = plan.keys_unique and bool(keys)
-    keep_words = unique and fits(sum(output.rows), memory_budget_bytes)
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a pass over staged rows found.
+
+    Attributes:
+        rows: how many there were.
+        checks: what is wrong with them.
+        words: the numbers of their keys, batch by batch; None where they were not to be kept.
+    """
+
+    rows: int
+    checks: list[_RowCheck]
+    words: list[Words] | None
+
+
+def look_at_rows(
+    plan: ScoringPlan, output: StagedTable, memory_budget_bytes: int, beside: PandasColumns | None = None
+) -> Looked:
+    """One pass over the few columns that the checks need, several files at a time.
+
+    Args:
+        plan: what was to be scored.
+        output: the staged rows.
+        memory_budget_bytes: most memory that the keys may take.
+        beside: is filled in the same pass.
+    """
+    keys = _keys(plan, output)
+    keep_words = plan.keys_unique and bool(keys) and fits(sum(output.rows), memory_budget_bytes)
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        looked = functools.partial(_looked_at, plan, keys, keep_words=keep_words)
-        parts = list(pool.map(looked, output.apart()))
+        look = functools.partial(_looked_at, plan, keys, beside, keep_words=keep_words)
+        parts = list(pool.map(look, *zip(*output.apart(), strict=True)))
     checks = _row_checks(plan, keys)
     for part in parts:
         for check, found in zip(checks, part.checks, strict=True):
             check.take(found)
-    seen = sum(part.rows for part in parts)
-    judged = [_count_check(staged, output, seen), *(check.check() for check in checks)]
-    if unique:
-        words = [words for part in parts for words in part.words] if keep_words else None
-        judged.append(_unique_check(output, keys, memory_budget_bytes, words))
-    return tuple(judged)
+    words = [words for part in parts for words in part.words or ()] if keep_words else None
+    return Looked(sum(part.rows for part in parts), checks, words)
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What a pass over some files found: their rows, what is wrong, and the numbers of their keys where asked."""
-
-    rows: int
-    checks: list[_RowCheck]
-    words: list[Words]
-
-
-def _looked_at(plan: ScoringPlan, keys: Sequence[str], output: StagedTable, *, keep_words: bool) -> _Part:
+def _looked_at(
+    plan: ScoringPlan,
+    keys: Sequence[str],
+    beside: PandasColumns | None,
+    first: int,
+    output: StagedTable,
+    *,
+    keep_words: bool,
+) -> Looked:
     checks = _row_checks(plan, keys)
-    names = tuple(dict.fromkeys((*keys, *(check.column for check in checks))))
+    others = beside.names if beside is not None else ()
+    names = tuple(dict.fromkeys((*keys, *(check.column for check in checks), *others)))
     if not names:
-        return _Part(sum(output.rows), checks, [])
-    rows, words = 0, []
+        return Looked(sum(output.rows), checks, None)
+    rows = 0
+    words: list[Words] = []
     for batch in output.batches(names):
-        rows += batch.num_rows
         for check in checks:
             check.see(batch, keys)
         if keep_words:
             words.append(key_words(without_null_keys(batch, keys), keys))
-    return _Part(rows, checks, words)
+        if beside is not None:
+            beside.take(first + rows, batch)
+        rows += batch.num_rows
+    return Looked(rows, checks, words if keep_words else None)
+
+
+def check_rows(
+    plan: ScoringPlan, staged: StagedOutput, output: StagedTable, looked: Looked, memory_budget_bytes: int
+) -> tuple[Check, ...]:
+    """Row counts, keys, predictions and classes."""
+    keys = _keys(plan, output)
+    judged = [_count_check(staged, output, looked.rows), *(check.check() for check in looked.checks)]
+    if plan.keys_unique and keys:
+        judged.append(_unique_check(output, keys, memory_budget_bytes, looked.words))
+    return tuple(judged)
+
+
+def _keys(plan: ScoringPlan, output: StagedTable) -> tuple[str, ...]:
+    return tuple(key for key in plan.task.keys if key in {column.name for column in output.columns})
 
 
 def _count_check(staged: StagedOutput, output: StagedTable, seen: int) -> Check:

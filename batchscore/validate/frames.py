@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from batchscore.arrow.values import numbers_of
+from batchscore.arrow.values import numbers_of, numpy_type, scalar_of
 from batchscore.contracts import Column, OutputColumn
 from batchscore.errors import SettingsError
 from batchscore.schema import FLOATS, INTEGERS, decimal_parts, is_decimal
@@ -38,55 +39,106 @@ def pandas_bytes(columns: Sequence[Column | OutputColumn], rows: int, names: Seq
     return rows * sum(NUMBER_BYTES if types[name] in numeric else OBJECT_BYTES for name in names)
 
 
+class PandasColumns:
+    """Columns of the staged rows for pandas, put in place by whoever reads them; several threads may at a time.
+
+    Numbers and times go straight into the array that pandas takes, so that they are in memory once.
+
+    Args:
+        output: the staged rows.
+        names: of the columns.
+    """
+
+    def __init__(self, output: StagedTable, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self._rows = sum(output.rows)
+        self._types = {field.name: _comparable_type(field.type) for field in output.schema(names)}
+        self._values = {
+            name: np.empty(self._rows, _numpy_type(kind)) for name, kind in self._types.items() if _is_plain(kind)
+        }
+        self._nulls: dict[str, list[tuple[int, npt.NDArray[np.bool_]]]] = {name: [] for name in self._values}
+        self._chunks: dict[str, list[tuple[int, pa.Array]]] = {
+            name: [] for name in self._types if name not in self._values
+        }
+
+    def take(self, first: int, batch: pa.RecordBatch) -> None:
+        """The rows from number ``first`` on; a batch may have other columns, too."""
+        for name, kind in self._types.items():
+            column = batch.column(name)
+            column = column if column.type == kind else column.cast(kind)
+            if name in self._values:
+                self._put(name, first, column)
+            else:
+                self._chunks[name].append((first, column))
+
+    def _put(self, name: str, first: int, column: pa.Array) -> None:
+        place = self._values[name][first : first + len(column)]
+        if column.null_count and not pa.types.is_floating(column.type):  # a float's null is NaN
+            self._nulls[name].append((first, numbers_of(column.is_null())))
+            column = column.fill_null(scalar_of(0, column.type))
+        place[:] = numbers_of(column).view(place.dtype)
+
+    def frame(self) -> pd.DataFrame:
+        """All columns, when every row is in place."""
+        import pandas as pd  # noqa: PLC0415  # only runs with a suite need it
+
+        columns = {name: self._numbers(name) if name in self._values else self._others(name) for name in self._types}
+        return pd.DataFrame(columns, copy=False)
+
+    def _numbers(self, name: str) -> Any:  # noqa: ANN401  # an array of NumPy or pandas
+        import pandas as pd  # noqa: PLC0415  # as above
+
+        values = self._values[name]
+        if not self._nulls[name]:
+            return values
+        missing = np.zeros(self._rows, np.bool_)
+        for first, nulls in self._nulls[name]:
+            missing[first : first + len(nulls)] = nulls
+        if values.dtype.kind == "M":
+            values[missing] = np.datetime64("NaT")
+            return values
+        # Without a type of its own, an integer column with a null becomes float and loses digits.
+        return (pd.arrays.BooleanArray if values.dtype.kind == "b" else pd.arrays.IntegerArray)(values, missing)
+
+    def _others(self, name: str) -> pd.Series:
+        chunks = [chunk for _, chunk in sorted(self._chunks[name], key=lambda pair: pair[0])]
+        series: pd.Series = pa.chunked_array(chunks, self._types[name]).to_pandas()
+        return series
+
+
 def pandas_frame(output: StagedTable, names: Sequence[str]) -> pd.DataFrame:
     """The named columns of every staged row."""
-    import pandas as pd  # noqa: PLC0415  # only runs with a suite need it
+    columns = PandasColumns(output, names)
+
+    def read(first: int, file: StagedTable) -> None:
+        for batch in file.batches(names):
+            columns.take(first, batch)
+            first += batch.num_rows
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        files = pool.map(lambda file: list(file.batches(names)), output.apart())
-    table = pa.Table.from_batches([batch for file in files for batch in file], output.schema(names))
-    columns = {}
-    for name in names:
-        columns[name] = _series(_comparable(table[name]))
-        table = table.drop_columns([name])
-    return pd.DataFrame(columns, copy=False)
+        list(pool.map(read, *zip(*output.apart(), strict=True)))
+    return columns.frame()
 
 
-def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    kind = column.type
+def _comparable_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_float32(kind):
-        return column.cast(pa.float64())
-    if pa.types.is_date(kind):
-        return column.cast(pa.timestamp("us"))
-    if pa.types.is_timestamp(kind):
-        return column.cast(pa.timestamp("us"))  # drops the zone; the instant is in UTC already
+        return pa.float64()
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        return pa.timestamp("us")  # drops a zone; the instant is in UTC already
     if pa.types.is_decimal(kind) and kind.precision <= EXACT_DECIMAL_DIGITS:
-        return column.cast(pa.float64())
-    return column
-
-
-def _series(column: pa.ChunkedArray) -> pd.Series:
-    import pandas as pd  # noqa: PLC0415  # only runs with a suite need it
-
-    if not column.null_count and column.num_chunks and _is_plain(column.type):
-        # A third of the time of `to_pandas`.
-        return pd.Series(np.concatenate([numbers_of(chunk) for chunk in column.chunks]), copy=False)
-    # Without a type of its own, an integer column with a null becomes float and loses digits.
-    nullable = {
-        pa.int8(): pd.Int8Dtype(),
-        pa.int16(): pd.Int16Dtype(),
-        pa.int32(): pd.Int32Dtype(),
-        pa.int64(): pd.Int64Dtype(),
-        pa.bool_(): pd.BooleanDtype(),
-    }
-    mapper = nullable.get if column.null_count else None
-    series: pd.Series = column.to_pandas(types_mapper=mapper)
-    return series
+        return pa.float64()
+    return kind
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Whether NumPy has the type, and pandas reads it so: all but half floats, which it would widen."""
-    return bool(pa.types.is_integer(kind) or pa.types.is_float64(kind) or pa.types.is_boolean(kind))
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_float64(kind) or types.is_boolean(kind) or types.is_timestamp(kind))
+
+
+def _numpy_type(kind: pa.DataType) -> np.dtype[Any]:
+    if pa.types.is_boolean(kind):
+        return np.dtype(np.bool_)
+    return np.dtype("datetime64[us]") if pa.types.is_timestamp(kind) else numpy_type(kind)
 
 
 def spark_frame(output: StagedTable, names: Sequence[str], spark: SparkSession) -> DataFrame:

@@ -71,10 +71,12 @@ class StagedTable:
         except (OSError, pa.ArrowInvalid) as error:
             raise unreadable(error) from error
 
-    def apart(self) -> Iterator[StagedTable]:
-        """Each file as a table of its own, so that several threads can read at a time."""
+    def apart(self) -> Iterator[tuple[int, StagedTable]]:
+        """Each file as a table of its own, so that several threads can read at a time; before it its first row."""
+        first = 0
         for file, footer in zip(self.files, self.footers, strict=True):
-            yield replace(self, files=(file,), footers=(footer,))
+            yield first, replace(self, files=(file,), footers=(footer,))
+            first += footer.num_rows
 
     @property
     def rows(self) -> tuple[int, ...]:

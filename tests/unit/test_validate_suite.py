@@ -111,7 +111,7 @@ thread = expectations.warm()
 thread.join()
 unused = [name for name in ("sqlalchemy", "pyspark", "altair.vegalite", "scipy.stats._stats_py") if name in sys.modules]
 frame = pd.DataFrame({"c": ["a", "b", "b"], "x": [1.0, 2.0, 3.0]})
-checks = expectations.evaluate_pandas(suite, frame)
+checks = expectations.evaluate_pandas(suite, (), frame)
 import sqlalchemy, scipy.stats, threading  # nothing stays hidden or half loaded
 print(json.dumps([unused, [[check.name, check.passed, check.observed] for check in checks],
                   scipy.stats.norm.cdf(0.0), threading.current_thread().name]))
