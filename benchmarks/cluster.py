@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from batchscore.benchmark.candidates import LIMIT
 from batchscore.benchmark.cases import CASES
 from batchscore.benchmark.job import Job, prepare, write_document
 from batchscore.benchmark.process import inherited, timed
@@ -82,7 +83,7 @@ def bare(job: Job) -> float:
     """The same rows in processes with pyarrow and the same engine, without a framework."""
     output = job.output("bare")
     shutil.rmtree(output, ignore_errors=True)
-    command = [sys.executable, "-m", "batchscore.benchmark.limit", str(job.document), str(output)]
+    command = [sys.executable, *LIMIT, str(job.document), str(output)]
     return timed(command, job.folder, environment(), LIMIT_SECONDS).seconds
 
 

@@ -15,6 +15,8 @@ BASELINE = "spark_udf"
 # Of candidates whose model runs in a Python environment of its own, restored from its requirements.
 ISOLATED = "-uv"
 PROBE_SECONDS = 120
+# As a script: as a module it would import this package first, which needs half a second for what it does not use.
+LIMIT = ("-P", str(Path(__file__).with_name("limit.py")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def command(name: str, job: Job, python: str, peers_python: str | None) -> list[
         return [python, "-m", "batchscore", "run", *settings, *flags]
     if base in ("limit", "floor"):
         flags = ["--no-model"] if base == "floor" else []
-        return [python, "-m", "batchscore.benchmark.limit", str(document(job, name)), str(output), *flags]
+        return [python, *LIMIT, str(document(job, name)), str(output), *flags]
     if base in (BASELINE, "predict_batch_udf"):
         return [python, str(PEERS / f"{base}.py"), str(document(job, name)), *(["uv"] if isolated else [])]
     script = {"ray-onnx": ["ray_data.py"], "daft-onnx": ["daft_udf.py"], "daft-tl2cgen": ["daft_udf.py"]}[base]

@@ -1,6 +1,6 @@
 """The limit: processes with pyarrow and an engine, no framework; and the floor: the same without a model.
 
-``python -m batchscore.benchmark.limit job.json OUTPUT [--no-model]``: each process takes row groups from a common
+``python -P limit.py job.json OUTPUT [--no-model]``: each process takes row groups from a common
 list, reads the needed columns, scores, and writes key and score. No checks, no commit.
 """
 
