@@ -6,7 +6,7 @@ row group.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -30,12 +30,16 @@ _DIGITS = {"byte": 3, "short": 5, "integer": 10, "long": 19}
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where each output column comes from: a column of the file, or a constant (partition value or null)."""
+    """Where each output column comes from: a column of the file, or a constant (partition value or null).
+
+    ``coded`` are the file's columns that stay dictionaries.
+    """
 
     schema: pa.Schema
     file_names: tuple[str | None, ...]
     constants: tuple[pa.Scalar | None, ...]
     read: tuple[str, ...]
+    coded: tuple[str, ...]
 
     def conform(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch with the output's columns and types."""
@@ -44,12 +48,20 @@ class _Layout:
             if name is None:
                 arrays.append(pa.repeat(constant, batch.num_rows))
             else:
-                arrays.append(_conformed(batch.column(name), field))
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+                arrays.append(_conformed(batch.column(name), field, coded=name in self.coded))
+        if not self.coded:
+            return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        return pa.RecordBatch.from_arrays(arrays, names=self.schema.names)
 
 
 def read_split(
-    split: Split, source_uri: str, columns: Schema, predicate: Predicate | None, batch_rows: int
+    split: Split,
+    source_uri: str,
+    columns: Schema,
+    predicate: Predicate | None,
+    batch_rows: int,
+    *,
+    coded: Collection[str] = (),
 ) -> Iterator[pa.RecordBatch]:
     """The split's rows as batches of at most ``batch_rows`` rows, empty ones left out.
 
@@ -60,6 +72,7 @@ def read_split(
             a partition column has the split's value.
         predicate: rows to keep, or None; its columns must be among ``columns``.
         batch_rows: rows of a batch before the predicate.
+        coded: columns of text that stay dictionaries where the file has them so; none that the predicate reads.
 
     Raises:
         InputError: naming the file, when it is missing, damaged, changed since it was pinned, or holds a value
@@ -70,7 +83,7 @@ def read_split(
     filesystem, _ = open_filesystem(source_uri)
     keep = None if predicate is None else expression(predicate, columns)
     try:
-        for batch in _batches(filesystem, split, columns, batch_rows):
+        for batch in _batches(filesystem, split, columns, batch_rows, coded):
             kept = batch if keep is None else batch.filter(keep)
             if kept.num_rows:
                 yield kept
@@ -88,18 +101,25 @@ def _failed(path: str, error: Exception) -> InputError | UnavailableError:
     return unreadable(path, error)
 
 
-def _batches(filesystem: pafs.FileSystem, split: Split, columns: Schema, batch_rows: int) -> Iterator[pa.RecordBatch]:
+def _batches(
+    filesystem: pafs.FileSystem, split: Split, columns: Schema, batch_rows: int, coded: Collection[str]
+) -> Iterator[pa.RecordBatch]:
     window = LOCAL_WINDOW_BYTES if isinstance(filesystem, pafs.LocalFileSystem) else REMOTE_WINDOW_BYTES
     with filesystem.open_input_file(split.path) as opened:
         footer = footer_of(opened, split.path)
         _check_unchanged(split, footer)
-        layout = _layout(split, footer, columns)
+        layout = _layout(split, footer, columns, coded)
         groups = range(footer.metadata.num_row_groups) if split.row_groups is None else split.row_groups
         if not layout.read:
             yield from _without_reading(sum(footer.row_groups[index] for index in groups), layout, batch_rows)
             return
         file = pq.ParquetFile(
-            opened, metadata=footer.metadata, buffer_size=window, pre_buffer=False, coerce_int96_timestamp_unit="us"
+            opened,
+            metadata=footer.metadata,
+            read_dictionary=list(layout.coded),
+            buffer_size=window,
+            pre_buffer=False,
+            coerce_int96_timestamp_unit="us",
         )
         for batch in file.iter_batches(
             batch_size=batch_rows, row_groups=list(groups), columns=list(layout.read), use_threads=False
@@ -136,7 +156,7 @@ def _check_unchanged(split: Split, footer: Footer) -> None:
     )
 
 
-def _layout(split: Split, footer: Footer, columns: Schema) -> _Layout:
+def _layout(split: Split, footer: Footer, columns: Schema, coded: Collection[str]) -> _Layout:
     partition = dict(split.partition)
     names: list[str | None] = []
     constants: list[pa.Scalar | None] = []
@@ -147,7 +167,24 @@ def _layout(split: Split, footer: Footer, columns: Schema) -> _Layout:
         names.append(name)
         constants.append(None if name is not None else constant(partition.get(column.name), column.type))
     read = tuple(name for name in names if name is not None)
-    return _Layout(arrow_schema(columns), tuple(names), tuple(constants), read)
+    texts = {name for name, column in zip(names, columns, strict=True) if name is not None and column.name in coded}
+    return _Layout(arrow_schema(columns), tuple(names), tuple(constants), read, _dictionaries(footer, texts))
+
+
+def _dictionaries(footer: Footer, names: Collection[str]) -> tuple[str, ...]:
+    """Those of the columns that are plain text with a dictionary in each row group that has rows."""
+    groups = [footer.metadata.row_group(index) for index in range(footer.metadata.num_row_groups)]
+    groups = [group for group in groups if group.num_rows]
+    if not names or not groups:
+        return ()
+    paths = [groups[0].column(index).path_in_schema for index in range(groups[0].num_columns)]
+    return tuple(
+        name
+        for name in sorted(names)
+        if footer.schema.field(name).type == pa.string()
+        and name in paths
+        and all(group.column(paths.index(name)).has_dictionary_page for group in groups)
+    )
 
 
 def _file_name(name: str, known: Sequence[str]) -> str | None:
@@ -193,7 +230,9 @@ def constant(value: str | None, kind: str) -> pa.Scalar:
     return null_scalar(kind) if value is None else typed_array([value], kind)[0]
 
 
-def _conformed(array: pa.Array, field: pa.Field) -> pa.Array:
+def _conformed(array: pa.Array, field: pa.Field, *, coded: bool) -> pa.Array:
+    if coded:
+        return array
     if isinstance(array, pa.DictionaryArray):
         array = array.dictionary_decode()
     return array if array.type == field.type else array.cast(field.type)

@@ -121,6 +121,20 @@ def numpy_type(arrow: pa.DataType) -> np.dtype[Any]:
     return np.dtype({"halffloat": "float16", "float": "float32", "double": "float64"}.get(str(arrow), str(arrow)))
 
 
+def places_in(array: pa.Array, known: pa.Array, *, skip_nulls: bool = False) -> pa.Array:
+    """Where each value stands among ``known``, null where it does not; of a dictionary each text is looked up once.
+
+    >>> known, text = array_of(["a", "b"], pa.string()), array_of(["b", "c", "b"], pa.string())
+    >>> places_in(text.dictionary_encode(), known).to_pylist()
+    [1, None, 1]
+    """
+    if not pa.types.is_dictionary(array.type):
+        return pc.index_in(array, value_set=known, skip_nulls=skip_nulls)
+    found = pc.index_in(array.dictionary, value_set=known, skip_nulls=skip_nulls).take(array.indices)
+    of_null = pc.index_in(pa.nulls(1, known.type), value_set=known, skip_nulls=skip_nulls)[0]
+    return found if not array.null_count or not of_null.is_valid else pc.if_else(array.is_valid(), found, of_null)
+
+
 def table_of(stream: Any) -> pa.Table:  # noqa: ANN401  # another library's table
     """A table of another library that speaks Arrow's C interface; ``pa.table`` asks pandas first."""
     return pa.RecordBatchReader.from_stream(stream).read_all()

@@ -11,7 +11,10 @@ from batchscore.contracts import ModelFiles, PinnedModel
 
 
 class Engine(Protocol):
-    """A loaded model."""
+    """A loaded model.
+
+    An engine whose attribute ``takes_codes`` is true takes text as dictionaries of Arrow, too.
+    """
 
     def score(self, inputs: pa.RecordBatch) -> pa.RecordBatch:
         """Scores a batch.

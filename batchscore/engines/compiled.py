@@ -42,6 +42,8 @@ class CompiledEngine:
         SetupError: the library does not load on this machine.
     """
 
+    takes_codes = True
+
     def __init__(self, ensemble: Ensemble, path: Path, files: ModelFiles, threads: int) -> None:
         self._ensemble = ensemble
         self._library = path

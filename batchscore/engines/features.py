@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.arrow.types import to_arrow
-from batchscore.arrow.values import array_of
+from batchscore.arrow.values import array_of, places_in
 from batchscore.contracts import ModelInput
 from batchscore.errors import ModelError, listed
 from batchscore.schema import FLOATS, INTEGERS, element_of
@@ -127,7 +127,7 @@ class Features:
     def _numbers(self, array: pa.Array, column: Feature, wanted: pa.DataType) -> pa.Array:
         if column.categories is not None:
             values = array_of(column.categories, to_arrow(column.type))
-            return pc.index_in(array, value_set=values, skip_nulls=True).cast(wanted)
+            return places_in(array, values, skip_nulls=True).cast(wanted)
         if array.null_count and not pa.types.is_floating(array.type):
             raise _null(column)
         if array.type == wanted:

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from batchscore.arrow.types import to_arrow
-from batchscore.arrow.values import array_of, numbers_of
+from batchscore.arrow.values import array_of, numbers_of, places_in
 from batchscore.contracts import ModelFiles, ModelInput
 from batchscore.engines.arrays import MATRIX, batch_of, empty_batch
 from batchscore.engines.failures import raised
@@ -47,6 +46,8 @@ class ConvertedEngine:
     Raises:
         ModelError: the artifact is of another model's inputs.
     """
+
+    takes_codes = True
 
     def __init__(self, session: InferenceSession, description: Description, files: ModelFiles) -> None:
         positions = {item.name: index for index, item in enumerate(files.inputs)}
@@ -156,7 +157,7 @@ class _Coder:
 
     def _found(self, array: pa.Array) -> np.ndarray[Any, Any]:
         """Positions; of a null the first behind the values, of other values the second."""
-        found = numbers_of(pc.index_in(array, value_set=self._set).cast(pa.float64()))
+        found = numbers_of(places_in(array, self._set).cast(pa.float64()))
         return np.where(np.isnan(found), len(self._set), found).astype(np.int64)
 
     def _among_floats(self, array: pa.Array) -> np.ndarray[Any, Any]:

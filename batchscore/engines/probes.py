@@ -53,7 +53,7 @@ def build(
         thresholds: input name → the thresholds at which the model's trees split it, as doubles.
         categories: input name → categories that the model knows.
         rows: bound on the rows of all probes; where it is too small for each threshold with its neighbours in
-            rows of their own, they share rows.
+            rows of their own, they share rows, and where one input has more of them than rows, there are more rows.
         seed: of the choice among rows.
 
     Returns:
@@ -116,7 +116,7 @@ class _Maker:
         most = max(values.size for values in near.values())
         batches = [self._alone(near)] if alone <= rows // 5 else []
         left = rows - (alone if batches else 0)
-        dense = min(max(DENSE * most, rows // 100), left)
+        dense = max(min(max(DENSE * most, rows // 100), left), most)  # each of them at least once
         batches.append(self._together(near, dense))
         return [("threshold", batch) for batch in batches]
 

@@ -47,6 +47,11 @@ def normalized(values: pa.Array, name: str) -> pa.Array:
     return values.cast(target)
 
 
+def is_coded_text(values: pa.Array) -> bool:
+    """Whether a column is text as a dictionary."""
+    return bool(pa.types.is_dictionary(values.type) and pa.types.is_string(values.type.value_type))
+
+
 def bind(columns: Sequence[pa.Array], bindings: Sequence[Binding], model_input: ModelInput) -> CastColumn:
     """The one column that a model input takes, from the table columns bound to it, in binding order."""
     cast = [_bound(values, binding) for values, binding in zip(columns, bindings, strict=True)]
@@ -71,7 +76,7 @@ def _cast(values: pa.Array, binding: Binding) -> CastColumn:
         return CastColumn(values.cast(pa.timestamp("us", tz="UTC")).cast(target), None)
     if is_decimal(binding.source_type) and binding.model_type == "double":
         return CastColumn(_decimal_to_double(values), None)
-    if values.type == target:
+    if values.type == target or (pa.types.is_string(target) and is_coded_text(values)):
         return CastColumn(values, None)
     try:
         return CastColumn(values.cast(target), None)

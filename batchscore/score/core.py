@@ -13,7 +13,7 @@ from batchscore.arrow.types import to_arrow
 from batchscore.arrow.values import scalar_of
 from batchscore.contracts import BadRow, Binding, ModelInput, OutputColumn, Schema, ScoringTask
 from batchscore.errors import MAX_ITEMS, BatchscoreError, InputError, ModelError, bounded
-from batchscore.score.casts import CastColumn, bind, normalized
+from batchscore.score.casts import CastColumn, bind, is_coded_text, normalized
 
 
 class Scorer(Protocol):
@@ -22,6 +22,22 @@ class Scorer(Protocol):
     def score(self, inputs: pa.RecordBatch) -> pa.RecordBatch:
         """Model inputs in, model outputs out, row by row."""
         ...
+
+
+def coded_columns(task: ScoringTask, engine: Scorer) -> frozenset[str]:
+    """Columns of text that nothing but the engine reads, where it takes dictionaries: see :func:`takes_codes`."""
+    if not takes_codes(engine):
+        return frozenset()
+    texts = {item.source for item in task.bindings if item.source_type == item.model_type == "string"}
+    others = {column.ref for column in task.columns if column.origin == "source"} | {*task.keys, *task.partition_by}
+    # A predicate compares text, and a column may feed another input as something else.
+    others |= {item.source for item in task.bindings if item.model_type != "string"}
+    return frozenset() if task.predicate is not None else frozenset(texts - others)
+
+
+def takes_codes(engine: Scorer) -> bool:
+    """Whether an engine takes text as dictionaries, too, and so looks at each different text once."""
+    return bool(getattr(engine, "takes_codes", False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +68,7 @@ def score_batch(batch: pa.RecordBatch, task: ScoringTask, engine: Scorer, *, wit
         ModelError: the model raised, or returned something else than its signature says.
         InputError: a column cannot be read as the type it was planned with.
     """
-    rows = _normalized_batch(batch, task.source_columns)
+    rows = _normalized_batch(batch, task.source_columns, keep_codes=takes_codes(engine))
     inputs, bad = _model_inputs(rows, task.bindings, task.model.inputs)
     bad_count = 0
     samples: tuple[BadRow, ...] = ()
@@ -113,11 +129,15 @@ def model_inputs(
     return rows
 
 
-def _normalized_batch(batch: pa.RecordBatch, columns: Schema) -> pa.RecordBatch:
+def _normalized_batch(batch: pa.RecordBatch, columns: Schema, *, keep_codes: bool = False) -> pa.RecordBatch:
     arrays = []
     for column in columns:
+        array = batch.column(column.name)
+        if keep_codes and is_coded_text(array):
+            arrays.append(array)
+            continue
         try:
-            arrays.append(normalized(batch.column(column.name), column.type))
+            arrays.append(normalized(array, column.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise InputError(
                 f"column {column.name!r} holds values that {column.type} cannot hold",
@@ -182,7 +202,7 @@ def _scored(inputs: pa.RecordBatch, engine: Scorer) -> pa.RecordBatch:
 
 def _output_column(column: OutputColumn, rows: pa.RecordBatch, outputs: pa.RecordBatch, task: ScoringTask) -> pa.Array:
     if column.origin == "source":
-        return rows.column(column.ref)
+        return normalized(rows.column(column.ref), column.type)
     if column.origin == "model":
         return outputs.column(column.ref)
     return pa.repeat(lineage_values(task)[column.name], rows.num_rows)

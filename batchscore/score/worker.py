@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from batchscore.contracts import BadRow, ScoringTask, Split, TaskResult
 from batchscore.engines.cache import loaded
 from batchscore.engines.given import GivenEngine, behind
 from batchscore.errors import MAX_ITEMS
-from batchscore.score.core import score_batch
+from batchscore.score.core import coded_columns, score_batch
 from batchscore.score.writer import StagedWriter
 
 if TYPE_CHECKING:
@@ -32,12 +33,12 @@ def run_splits_task(task: ScoringTask, splits: tuple[Split, ...]) -> TaskResult:
         InputError: a file is damaged, vanished, or changed since the plan.
         ModelError: the model raised or returned something else than its signature says.
     """
-    return _run(task, _split_batches(task, splits))
+    return _run(task, functools.partial(_split_batches, task, splits))
 
 
 def run_batches_task(task: ScoringTask, batches: Iterable[pa.RecordBatch]) -> TaskResult:
     """Scores batches that Spark hands over (columns: ``task.source_columns``) and stages the predictions."""
-    return _run(task, _sliced(batches, task.batch_rows))
+    return _run(task, lambda _: _sliced(batches, task.batch_rows))
 
 
 def in_spark(frame: DataFrame, task: ScoringTask) -> tuple[DataFrame, ScoringTask]:
@@ -61,9 +62,9 @@ def load_ahead(task: ScoringTask) -> None:
         loaded(task.engine, task.model, task.threads)
 
 
-def _split_batches(task: ScoringTask, splits: tuple[Split, ...]) -> Iterator[pa.RecordBatch]:
+def _split_batches(task: ScoringTask, splits: tuple[Split, ...], coded: Collection[str]) -> Iterator[pa.RecordBatch]:
     for split in splits:
-        yield from read_split(split, task.source_uri, task.source_columns, task.predicate, task.batch_rows)
+        yield from read_split(split, task.source_uri, task.source_columns, task.predicate, task.batch_rows, coded=coded)
 
 
 def _sliced(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
@@ -72,9 +73,10 @@ def _sliced(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordB
             yield batch.slice(start, rows)
 
 
-def _run(task: ScoringTask, batches: Iterator[pa.RecordBatch]) -> TaskResult:
+def _run(task: ScoringTask, read: Callable[[Collection[str]], Iterator[pa.RecordBatch]]) -> TaskResult:
     _pin_threads(task.threads)
     engine = loaded(task.engine, task.model, task.threads) if task.loads_model else GivenEngine(task.model)
+    batches = read(coded_columns(task, engine))
     writer = StagedWriter(task)
     clock = _Clock()
     rows_read = rows_staged = bad_count = 0

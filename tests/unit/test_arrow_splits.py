@@ -231,3 +231,26 @@ def test_a_worker_that_reads_loads_nothing_heavy(tmp_path):
     path = write(pa.table({"a": [1, 2], "x": [0.1, 0.9]}), tmp_path / "a.parquet")
     done = subprocess.run([sys.executable, "-c", LIGHT, str(path)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[2]", "[]"]
+
+
+def test_text_stays_a_dictionary_where_the_file_has_one_in_each_row_group(tmp_path):
+    text = ["b", None, "a", "b"] * 5
+    table = pa.table({"a": text, "b": text, "n": range(20)})
+    columns = tuple(Column(name, kind) for name, kind in {"b": "string", "n": "long", "a": "string"}.items())
+    coded = write(table, tmp_path / "a.parquet", row_group_size=8, use_dictionary=["a", "b"])
+    batches = list(read_split(whole(coded), str(tmp_path), columns, None, 5, coded={"a"}))
+    assert all(pa.types.is_dictionary(batch.column("a").type) for batch in batches)
+    assert all(batch.schema.names == ["b", "n", "a"] for batch in batches)
+    assert [value for batch in batches for value in batch.column("a").to_pylist()] == text
+    assert all(batch.column("b").type == pa.string() for batch in batches)
+    plain = write(table, tmp_path / "b.parquet", row_group_size=8, use_dictionary=["b"])
+    [batch, *_] = read_split(whole(plain), str(tmp_path), columns, None, 5, coded={"a"})
+    assert batch.column("a").type == pa.string()
+
+
+def test_a_partition_column_and_an_absent_one_are_no_dictionaries(tmp_path):
+    path = write(pa.table({"n": [1, 2]}), tmp_path / "a.parquet")
+    columns = (Column("n", "long"), Column("day", "string"), Column("none", "string"))
+    split = whole(path, partition=(("day", "x"),))
+    [batch] = read_split(split, str(tmp_path), columns, None, 5, coded={"day", "none"})
+    assert batch.to_pylist() == [{"n": 1, "day": "x", "none": None}, {"n": 2, "day": "x", "none": None}]

@@ -8,8 +8,12 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from batchscore.arrow.values import array_of, numbers_of, scalar_of
+from batchscore.arrow.values import array_of, numbers_of, places_in, scalar_of
+
+TEXTS = st.lists(st.one_of(st.none(), st.sampled_from(["a", "b", "", "ä"])), max_size=12)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +57,14 @@ def test_scalars():
     assert scalar_of("ä", pa.string()) == pa.scalar("ä")
     assert scalar_of(None, pa.int64()) == pa.scalar(None, pa.int64())
     assert scalar_of(7, pa.timestamp("us", tz="UTC")) == pa.scalar(7, pa.timestamp("us", tz="UTC"))
+
+
+@given(TEXTS, TEXTS, st.booleans())
+def test_places_of_a_dictionary_are_those_of_its_text(values, known, skip_nulls):
+    array, known = pa.array(values, pa.string()), pa.array(known, pa.string()).unique()
+    expected = places_in(array, known, skip_nulls=skip_nulls)
+    assert places_in(array.dictionary_encode(), known, skip_nulls=skip_nulls).equals(expected)
+    assert places_in(array.dictionary_encode("encode"), known, skip_nulls=skip_nulls).equals(expected)
 
 
 def test_no_pandas():

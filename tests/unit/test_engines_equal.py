@@ -6,6 +6,8 @@ What serves a kind is written down, so that an engine that quietly stops to do s
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from batchscore import engines
@@ -14,6 +16,7 @@ from batchscore.engines.cache import loaded
 from batchscore.engines.trees.read import read_forest
 from batchscore.engines.unwrap import unwrap
 from batchscore.errors import ModelError
+from batchscore.score.core import takes_codes
 from tests.factories import models as factory
 from tests.factories.boundaries import boundary_rows
 from tests.factories.models import batch_of, files_of
@@ -111,3 +114,33 @@ def test_other_models(pinned, tmp_path, kind, engine):
         assert found.startswith("no: ")
     else:
         assert found in (("bits",) if engine in EXACT else ("bits", "rounding"))
+
+
+# Engines that look a text up in a list of their own, and models that have text.
+CODED = [("onnx", "pipeline"), *((e, k) for k in REGISTERED if "categories" in k for e in ("compiled", "onnx"))]
+
+
+@pytest.mark.parametrize(("engine", "kind"), CODED)
+def test_text_as_dictionaries_gives_the_same_bits(pinned, tmp_path, kind, engine):
+    model, frame = pinned(*REGISTERED[kind][0])
+    serving = loaded(engine, artifacts.files_for(engine, model, tmp_path), 1)
+    assert takes_codes(serving)
+    plain = batch_of(model, frame)
+    assert pa.string() in plain.schema.types
+    texts = [array.type == pa.string() for array in plain.columns]
+    coded = [
+        # Of some rows: their dictionary has texts that do not occur, as that of a row group has in each batch.
+        _coded(array, backwards=bool(index % 2)) if text else array
+        for index, (array, text) in enumerate(zip(plain.columns, texts, strict=True))
+    ]
+    batch = pa.RecordBatch.from_arrays(coded, names=plain.schema.names)
+    assert serving.score(batch.slice(3)).equals(serving.score(plain.slice(3)))
+
+
+def _coded(array, *, backwards):
+    encoded = array.dictionary_encode()
+    if not backwards:
+        return encoded
+    last = len(encoded.dictionary) - 1
+    flipped = encoded.dictionary.take(pa.array(range(last, -1, -1)))
+    return pa.DictionaryArray.from_arrays(pc.subtract(pa.scalar(last, pa.int32()), encoded.indices), flipped)

@@ -287,6 +287,14 @@ def test_dictionary_columns_of_the_sample():
     assert all(found.schema.types == [pa.string()] for _, found in build(inputs, batch, {}, {}, rows=200))
 
 
+def test_one_input_with_more_thresholds_than_probes_has_each_of_them_probed():
+    thresholds = {"f0": np.random.default_rng(5).normal(size=3_000), "f1": np.array([0.5])}
+    probes = build(numbers("double", 2), sample_of(numbers("double", 2)), thresholds, {}, rows=2_000)
+    asked_for = edges(thresholds["f0"], "double").reshape(-1)
+    assert set(asked_for) <= set(merged(probes, "threshold")["f0"].to_numpy())
+    assert sum(batch.num_rows for _, batch in probes) <= 2_000 + len(asked_for)
+
+
 def test_wide_models_stay_within_bounds():
     inputs = numbers("double", 300)
     thresholds = {item.name: np.random.default_rng(0).normal(size=40) for item in inputs}

@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from batchscore.contracts import Binding, Column, OutputColumn
+from batchscore.contracts import Binding, Column, IsNull, ModelInput, OutputColumn
 from batchscore.errors import InputError, ModelError
-from batchscore.score.core import score_batch
+from batchscore.score.core import coded_columns, score_batch
 from batchscore.score.writer import MAX_OPEN_FILES, StagedWriter
 from tests.factories import values
 
@@ -172,3 +172,46 @@ def test_columns_that_repeat_have_dictionaries_and_others_none(tmp_path):
     stats = {column.name: column for column in file.stats}
     assert (stats["country"].null_count, stats["country"].minimum, stats["country"].maximum) == (2, "DE", "FR")
     assert (stats["_run_id"].null_count, stats["_run_id"].minimum) == (0, values.RUN_ID)
+
+
+class Coded:
+    """An engine that takes dictionaries and gives how long each text is."""
+
+    takes_codes = True
+
+    def score(self, inputs: pa.RecordBatch) -> pa.RecordBatch:
+        assert pa.types.is_dictionary(inputs.column("city").type)
+        lengths = pc.utf8_length(inputs.column("city").dictionary_decode()).cast(pa.float64())
+        return pa.RecordBatch.from_arrays([lengths], names=["prediction"])
+
+
+def test_only_text_that_nothing_but_the_engine_reads_stays_a_dictionary(tmp_path):
+    names = ("city", "kept", "id", "size")
+    columns = (Column("city", "string"), Column("kept", "string"), Column("id", "string"), Column("size", "string"))
+    bindings = [Binding(name, name, "string", "string", "same", null_rows_bad=False) for name in names[:3]]
+    bindings.append(Binding("size", "size", "string", "double", "checked", null_rows_bad=False))
+    task = values.task(str(tmp_path), source_columns=columns, bindings=tuple(bindings))
+    kept = OutputColumn("kept", "string", "source", "kept")
+    task = dataclasses.replace(task, columns=(*task.columns, kept))
+    assert coded_columns(task, Coded()) == {"city"}
+    assert coded_columns(task, Doubling()) == frozenset()
+    assert coded_columns(dataclasses.replace(task, predicate=IsNull("id")), Coded()) == frozenset()
+
+
+def test_a_dictionary_reaches_an_engine_that_takes_it_and_no_other_column(tmp_path):
+    task = values.task(
+        str(tmp_path),
+        source_columns=(Column("id", "long"), Column("city", "string")),
+        bindings=(Binding("city", "city", "string", "string", "same", null_rows_bad=True),),
+    )
+    task = dataclasses.replace(
+        task,
+        columns=(*task.columns, OutputColumn("city", "string", "source", "city")),
+        model=dataclasses.replace(task.model, inputs=(ModelInput("city", "string"),)),
+    )
+    city = pa.array(["Ulm", None, "Bonn"]).dictionary_encode()
+    scored = score_batch(pa.RecordBatch.from_arrays([pa.array([1, 2, 3]), city], names=["id", "city"]), task, Coded())
+    assert scored.table.column("prediction").to_pylist() == [3.0, 4.0]
+    assert scored.table.column("city").type == pa.string()
+    assert scored.table.column("city").to_pylist() == ["Ulm", "Bonn"]
+    assert [row.keys for row in scored.bad_rows] == [(("id", "2"),)]

@@ -68,6 +68,30 @@ def test_local_mode_gets_small_defaults_and_a_cluster_does_not():
         assert conf["spark.sql.extensions"] == session.DELTA_EXTENSION
 
 
+def test_a_session_that_schedules_alone_starts_its_jvms_quickly():
+    quick = session.session_conf("local[*]", {}, use="tasks")
+    for who in ("driver", "executor"):
+        assert "-XX:TieredStopAtLevel=1" in quick[f"spark.{who}.extraJavaOptions"]
+    assert "spark.jars.packages" not in quick
+    for use in ("sql", "delta"):
+        assert "spark.driver.extraJavaOptions" not in session.session_conf("local[*]", {}, use=use)
+
+
+@pytest.mark.parametrize(
+    "name", ["spark.driver.extraJavaOptions", "spark.driver.defaultJavaOptions", "spark.executor.extraJavaOptions"]
+)
+def test_a_users_options_for_java_are_the_only_ones(name):
+    given = {name: "-XX:+UseG1GC"}
+    conf = session.session_conf("local[*]", given, use="tasks")
+    assert {key: value for key, value in conf.items() if "JavaOptions" in key} == given
+
+
+@pytest.mark.parametrize("name", ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"])
+def test_options_for_java_in_the_environment_are_the_only_ones(monkeypatch, name):
+    monkeypatch.setenv(name, "-XX:+UseParallelGC")
+    assert not [key for key in session.session_conf("local[*]", {}, use="tasks") if "JavaOptions" in key]
+
+
 def test_a_users_packages_and_extensions_are_kept_beside_ours():
     given = {"spark.jars.packages": "a:b:1", "spark.sql.extensions": "x.Y", "spark.sql.session.timeZone": "CET"}
     conf = session.session_conf("local[*]", given)

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 
+import pyarrow as pa
 import pytest
 
 from batchscore.errors import SettingsError
-from batchscore.validate import check_columns, load_suite
+from batchscore.validate import check_columns, load_suite, may_need_spark
 from batchscore.validate.suite import needs_all_columns, suite_columns
+from tests import staged
 
 BETWEEN = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "prediction", "min_value": 0}}
 
@@ -92,6 +95,25 @@ def test_great_expectations_is_there_for_an_interpreter_without_a_main_file():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stdout) == (0, "great_expectations\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "expected"),
+    [
+        (1_000, "expect_column_values_to_not_be_null", False),
+        (100_000_000, "expect_column_values_to_not_be_null", True),
+        (-1, "expect_column_values_to_not_be_null", True),
+        (1_000, "unexpected_rows_expectation", True),
+    ],
+)
+def test_whether_spark_may_have_to_judge_is_told_before(tmp_path, rows, kind, expected):
+    path = tmp_path / "suite.json"
+    kwargs = {"unexpected_rows_query": "SELECT 1"} if kind.startswith("unexpected") else {"column": "prediction"}
+    path.write_text(json.dumps({"expectations": [{"type": kind, "kwargs": kwargs}]}))
+    files = [("a.parquet", (), pa.table({"id": [1], "prediction": [0.5]}))]
+    plan = dataclasses.replace(staged.judged_plan(tmp_path, files), most_rows=rows)
+    assert may_need_spark(plan, str(path)) is expected
+    assert not may_need_spark(plan, None)
 
 
 LEAN = """
