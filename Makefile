@@ -90,13 +90,18 @@ $(PEERS_READY): requirements-peers.lock | $(UV)
 BENCH := $(BIN)/python -m benchmarks.speed --peers-python $(CURDIR)/$(PEERS_BIN)/python
 
 .PHONY: bench
-bench: $(READY) $(PEERS_READY) ## the headline figures, in 31 minutes on two cores; then those of bench-job
+bench: $(READY) $(PEERS_READY) ## the headline figures, in 40 minutes on two cores
 	$(BENCH) headline
-	@$(MAKE) bench-job
 
 .PHONY: bench-full
 bench-full: $(READY) $(PEERS_READY) ## every case and every peer: hours; goes on where it was stopped
 	$(BENCH) full
+	$(BIN)/python -m benchmarks.cluster
+	$(BIN)/python -m benchmarks.figures
+
+.PHONY: bench-figures
+bench-figures: $(READY) ## what is asked of the kept results, and what they say
+	$(BIN)/python -m benchmarks.figures
 
 .PHONY: bench-job
 bench-job: $(READY) ## the demo's job with the model itself as engine: speed, memory, start-up times

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import shutil
@@ -90,6 +91,7 @@ def compare(case: Case, folder: Path, names: Sequence[str], rules: Rules, on_eve
         course.round(round_)
     return {
         "case": asdict(case),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "rounds": rules.rounds,
         "suite": rules.suite,
         "cores": course.cores,

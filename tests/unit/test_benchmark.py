@@ -19,6 +19,7 @@ from batchscore.benchmark.rounds import _Scores
 from batchscore.cli.benchmark_table import table_lines
 from batchscore.errors import BatchscoreError, SettingsError
 from benchmarks.compare import changes
+from benchmarks.figures import figures, fitted, growth_lines
 
 
 def result(**seconds):
@@ -136,3 +137,53 @@ def test_unknown_names_are_refused():
 def test_candidates_without_their_package_are_left_out():
     lacking = missing(["daft-onnx", "spark_udf"], None)
     assert set(lacking) <= {"daft-onnx"}
+
+
+def named(name, rows=8_000_000, suite=True, **seconds):
+    found = result(**{key.replace("_on_", "-"): times for key, times in seconds.items()})
+    for candidate in found["candidates"].values():
+        candidate["worker_peak_bytes"] = 200 << 20
+        candidate["median_stage_seconds"] = {"validate": 0.1}
+    return {**found, "suite": suite, "case": {"name": name, "rows": rows, "files": 16}}
+
+
+def test_a_figure_says_whether_it_is_reached():
+    fast = named("lightgbm-50x31", batchscore_on_spark=[1.0], batchscore_on_local=[4.0], spark_udf=[20.0], limit=[0.9])
+    by_what = {figure.what: figure for figure in figures([fast])}
+    assert by_what["batchscore-spark, times as fast as spark_udf"].reached
+    assert not by_what["batchscore-local, times as fast as spark_udf"].reached
+    assert by_what["batchscore-spark, share of the limit's speed"].found == 0.9
+    assert by_what["validation's share of the run, start included"].found == 0.05
+    assert "NOT REACHED" in by_what["batchscore-local, share of the limit's speed"].line()
+    small = named("lightgbm-50x31", 1_000_000, batchscore_on_spark=[1.0], spark_udf=[2.0])
+    assert list(figures([small])) == [], "what is asked over eight million rows says nothing of one million"
+
+
+def test_shapes_of_one_table_are_compared():
+    cases = [
+        named("lightgbm-50x31", batchscore_on_spark=[0.8], batchscore_on_local=[1.0]),
+        named("lightgbm-50x31-one-file", batchscore_on_spark=[1.0], batchscore_on_local=[1.0]),
+        named("lightgbm-50x31-1M", 1_000_000, batchscore_on_spark=[1.0], batchscore_on_local=[1.0]),
+        named("lightgbm-50x31-30M", 30_000_000, batchscore_on_spark=[1.0], batchscore_on_local=[1.0]),
+    ]
+    cases[-1]["candidates"]["batchscore-local"]["worker_peak_bytes"] = 230 << 20
+    found = {figure.what: (figure.found, figure.reached) for figure in figures(cases)}
+    assert found["batchscore-spark, one file beside 16"] == (0.8, False)
+    assert found["batchscore-local, one file beside 16"] == (1.0, True)
+    assert found["batchscore-local, worker's memory beside 1M rows"] == (1.15, False)
+    assert found["batchscore-spark, worker's memory, MiB"] == (200, True)
+
+
+def test_growth_is_a_line_with_a_named_fixed_part():
+    points = [(100_000, 1.1), (1_000_000, 2.0), (8_000_000, 9.0)]
+    assert fitted(points) == pytest.approx((1.0, 1e-6))
+    cases = [
+        named(name, rows, batchscore_on_spark=[seconds])
+        for name, (rows, seconds) in zip(
+            ("lightgbm-50x31-100k", "lightgbm-50x31-1M", "lightgbm-50x31"), points, strict=True
+        )
+    ]
+    [line] = growth_lines(cases)
+    assert line.startswith(
+        "batchscore-spark: 1.00 s + 1.000 s a million rows (100,000 to 8,000,000 rows; off by at most 0%"
+    )
