@@ -1,6 +1,6 @@
 """Two executors of a standalone cluster beside one, and two bare processes beside one: what the second one gains.
 
-    python -m benchmarks.cluster [--case lightgbm-200x63] [--rows 8000000] [--rounds 5] [--dir .benchmarks]
+    python -m benchmarks.cluster [--case lightgbm-200x63] [--rows 16000000] [--rounds 5] [--dir .benchmarks]
 
 The gain of the scoring stage and of the whole run, the session's start left out, as shares of the bare processes' gain.
 A session counts as started when its executors are there: two that start beside the scoring would take its cores.
@@ -36,7 +36,7 @@ def main() -> None:
     """Prints the gains, and keeps them in ``benchmarks/results/cluster.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", default="lightgbm-200x63", choices=CASES)
-    parser.add_argument("--rows", type=int, default=8_000_000)
+    parser.add_argument("--rows", type=int, default=16_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dir", type=Path, default=Path(".benchmarks"))
     arguments = parser.parse_args()
