@@ -102,7 +102,7 @@ def finished(entry: Entry, folder: Path, rules: Rules, name: str) -> dict[str, A
     if not place.exists():
         document = benchmark([entry.case], entry.candidates, rules, rows=entry.rows, folder=folder, on_event=_say)
         place.parent.mkdir(parents=True, exist_ok=True)
-        write(document["results"][0], place)
+        write({**document["results"][0], "machine": document["machine"]}, place)
     return dict(json.loads(place.read_text(encoding="utf-8")))
 
 

@@ -16,11 +16,11 @@ REMARK = (
 
 def table_lines(document: Mapping[str, Any]) -> list[str]:
     """One table a case, and why candidates are missing."""
-    machine = document["machine"]
-    lines = [f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}"]
+    lines: list[str] = []
     for result in document["results"]:
-        case = result["case"]
+        case, machine = result["case"], _machine(result.get("machine", document["machine"]))
         lines += [
+            *([machine] if machine not in lines else []),
             "",
             f"{case['name']}: {case['rows']:,} rows in {case['files']} files, {result['rounds']} rounds, "
             f"batchscore's engine: {result['engine']}",
@@ -28,3 +28,7 @@ def table_lines(document: Mapping[str, Any]) -> list[str]:
             *report.failures(result),
         ]
     return [*lines, "", REMARK]
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    return f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}"
