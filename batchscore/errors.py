@@ -5,7 +5,8 @@
     BatchscoreError            1    a bug: nothing below fits
     ├── SettingsError          2    a flag, a settings file or the output's layout is wrong
     ├── ModelError             3    the model is unknown, damaged, raises, or does not fit the table
-    │   └── SchemaMismatchError 3   the model's signature and the table's schema do not meet
+    │   ├── SchemaMismatchError 3   the model's signature and the table's schema do not meet
+    │   └── ModelRaisedError   3    the model raised on a batch of rows: fewer of them it may score
     ├── ValidationRefused      4    the staged output was judged and not published
     │   └── BadRowsError       4    rows that cannot be scored
     ├── InputError             5    the input is missing, empty or unreadable
@@ -160,6 +161,10 @@ class ModelError(BatchscoreError):
 
 class SchemaMismatchError(ModelError):
     """The model's signature does not fit the table's columns."""
+
+
+class ModelRaisedError(ModelError):
+    """The model raised on the rows that it was given; on others it may not."""
 
 
 class ValidationRefused(BatchscoreError):  # noqa: N818  # a verdict on data, not a fault of the program

@@ -6,7 +6,7 @@ row group.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.footers import Footer, footer_of, unreadable
-from batchscore.arrow.predicate import expression
+from batchscore.arrow.predicate import mask
 from batchscore.arrow.types import arrow_schema, from_arrow
 from batchscore.arrow.values import null_scalar, typed_array
 from batchscore.contracts import Column, Predicate, Schema, Split
@@ -54,7 +54,7 @@ class _Layout:
         return pa.RecordBatch.from_arrays(arrays, names=self.schema.names)
 
 
-def read_split(
+def read_split(  # noqa: PLR0913  # a split, and what is wanted of it
     split: Split,
     source_uri: str,
     columns: Schema,
@@ -62,6 +62,7 @@ def read_split(
     batch_rows: int,
     *,
     coded: Collection[str] = (),
+    on_rows: Callable[[int], None] = lambda _: None,
 ) -> Iterator[pa.RecordBatch]:
     """The split's rows as batches of at most ``batch_rows`` rows, empty ones left out.
 
@@ -73,6 +74,7 @@ def read_split(
         predicate: rows to keep, or None; its columns must be among ``columns``.
         batch_rows: rows of a batch before the predicate.
         coded: columns of text that stay dictionaries where the file has them so; none that the predicate reads.
+        on_rows: hears of each batch how many rows it had before the predicate.
 
     Raises:
         InputError: naming the file, when it is missing, damaged, changed since it was pinned, or holds a value
@@ -81,10 +83,10 @@ def read_split(
         ValueError: when the predicate reads a column that is not among ``columns``.
     """
     filesystem, _ = open_filesystem(source_uri)
-    keep = None if predicate is None else expression(predicate, columns)
     try:
         for batch in _batches(filesystem, split, columns, batch_rows, coded):
-            kept = batch if keep is None else batch.filter(keep)
+            on_rows(batch.num_rows)
+            kept = batch if predicate is None else batch.filter(mask(predicate, batch, columns))
             if kept.num_rows:
                 yield kept
     except (OSError, pa.ArrowException) as error:

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from batchscore.contracts.columns import Predicate, Schema, UnitValues
 from batchscore.contracts.models import ModelInput, ModelOutput, ModelParam, PinnedModel
+from batchscore.contracts.quarantine import Replay, Rule
 from batchscore.contracts.sources import PinnedSource, Restriction, Split
 from batchscore.contracts.targets import TargetState, UnitState
 
@@ -117,6 +118,11 @@ class ScoringTask:
         run_id: at most 32 characters.
         file_rows: rows after which a staged file is closed and the next begun.
         loads_model: whether workers score; else the scores are the last source columns, and the last inputs.
+        rules: what each row must meet.
+        classes: the labels that the model may give, or () where it does not say.
+        quarantine_uri: root of the table of rows that are left out.
+        max_quarantined: rows that may be left out, as far as the plan can tell; -1 where it cannot.
+        replay: the rows to take, where not all of them.
     """
 
     run_id: str
@@ -135,6 +141,18 @@ class ScoringTask:
     staging_uri: str
     file_rows: int
     loads_model: bool = True
+    rules: tuple[Rule, ...] = ()
+    classes: tuple[str, ...] = ()
+    quarantine_uri: str = ""
+    max_quarantined: int = -1
+    replay: Replay | None = None
+
+    @property
+    def quarantine_columns(self) -> tuple[OutputColumn, ...]:
+        """What tells a quarantined row: its keys and partition columns; without keys all that the output carries."""
+        carried = [column for column in self.columns if column.origin == "source"]
+        named = {*self.keys, *self.partition_by}
+        return tuple(column for column in carried if not self.keys or column.name in named)
 
 
 UnitAction: TypeAlias = Literal["score", "live", "older_model"]

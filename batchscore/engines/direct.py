@@ -20,7 +20,7 @@ from batchscore.contracts import ModelFiles, ModelInput
 from batchscore.engines.frames import to_frame, to_tensor
 from batchscore.engines.missing import missing_text, parts
 from batchscore.engines.unwrap import Unwrapped
-from batchscore.errors import ModelError
+from batchscore.errors import ModelRaisedError
 from batchscore.models.mlmodel import read_mlmodel
 from batchscore.models.signature import signature_part
 from batchscore.schema import FLOATS, INTEGERS
@@ -161,6 +161,6 @@ def _doubles(batch: pa.RecordBatch, inputs: Sequence[ModelInput], found: Unwrapp
         if item.name in found.categories:
             values = pc.index_in(column, value_set=found.categories[item.name], skip_nulls=True).cast(pa.float64())
         elif item.type not in FLOATS and column.null_count:
-            raise ModelError(f"input {item.name} has nulls, and the model knows none for type {item.type}")
+            raise ModelRaisedError(f"input {item.name} has nulls, and the model knows none for type {item.type}")
         matrix[:, index] = values.to_numpy(zero_copy_only=False)
     return matrix

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import pyarrow as pa
 
 from batchscore.arrow.splits import read_split
-from batchscore.contracts import BadRow, ScoringTask, Split, TaskResult
+from batchscore.contracts import BadRow, ReasonCount, ScoringTask, Split, TaskResult
 from batchscore.engines.cache import loaded
 from batchscore.engines.given import GivenEngine, behind
 from batchscore.errors import MAX_ITEMS
 from batchscore.score.core import coded_columns, score_batch
-from batchscore.score.writer import StagedWriter
+from batchscore.score.isolation import Isolating
+from batchscore.score.quarantine import merged, samples
+from batchscore.score.writer import QuarantineWriter, StagedWriter
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -38,7 +40,7 @@ def run_splits_task(task: ScoringTask, splits: tuple[Split, ...]) -> TaskResult:
 
 def run_batches_task(task: ScoringTask, batches: Iterable[pa.RecordBatch]) -> TaskResult:
     """Scores batches that Spark hands over (columns: ``task.source_columns``) and stages the predictions."""
-    return _run(task, lambda _: _sliced(batches, task.batch_rows))
+    return _run(task, lambda _coded, _seen: _sliced(batches, task.batch_rows))
 
 
 def in_spark(frame: DataFrame, task: ScoringTask) -> tuple[DataFrame, ScoringTask]:
@@ -62,9 +64,19 @@ def load_ahead(task: ScoringTask) -> None:
         loaded(task.engine, task.model, task.threads)
 
 
-def _split_batches(task: ScoringTask, splits: tuple[Split, ...], coded: Collection[str]) -> Iterator[pa.RecordBatch]:
+def _split_batches(
+    task: ScoringTask, splits: tuple[Split, ...], coded: Collection[str], seen: _Seen
+) -> Iterator[pa.RecordBatch]:
     for split in splits:
-        yield from read_split(split, task.source_uri, task.source_columns, task.predicate, task.batch_rows, coded=coded)
+        yield from read_split(
+            split,
+            task.source_uri,
+            task.source_columns,
+            task.predicate,
+            task.batch_rows,
+            coded=coded,
+            on_rows=seen.add,
+        )
 
 
 def _sliced(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
@@ -73,39 +85,60 @@ def _sliced(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordB
             yield batch.slice(start, rows)
 
 
-def _run(task: ScoringTask, read: Callable[[Collection[str]], Iterator[pa.RecordBatch]]) -> TaskResult:
+def _run(task: ScoringTask, read: Callable[[Collection[str], _Seen], Iterator[pa.RecordBatch]]) -> TaskResult:
     _pin_threads(task.threads)
     engine = loaded(task.engine, task.model, task.threads) if task.loads_model else GivenEngine(task.model)
-    batches = read(coded_columns(task, engine))
-    writer = StagedWriter(task)
+    isolating = Isolating(engine, task.max_quarantined)
+    seen = _Seen()
+    batches = read(coded_columns(task, engine), seen)
+    writer, quarantine = StagedWriter(task), QuarantineWriter(task)
     clock = _Clock()
-    rows_read = rows_staged = bad_count = 0
+    rows_scored = rows_staged = 0
+    counts: list[ReasonCount] = []
     bad_rows: list[BadRow] = []
     try:
         while (batch := clock.timed("read", next, batches, None)) is not None:
-            scored = clock.timed("score", score_batch, batch, task, engine, with_lineage=False)
+            scored = clock.timed("score", score_batch, batch, task, isolating, with_lineage=False)
             clock.timed("write", writer.write, scored.table)
-            rows_read += batch.num_rows
+            for rows in scored.left_out:
+                clock.timed("write", quarantine.write, rows)
+            rows_scored += batch.num_rows
             rows_staged += scored.table.num_rows
-            bad_count += scored.bad_count
-            bad_rows.extend(scored.bad_rows[: MAX_ITEMS - len(bad_rows)])
+            if scored.counts:
+                counts.extend(scored.counts)
+                bad_rows.extend(samples(scored.left_out, task, MAX_ITEMS - len(bad_rows)))
         files = clock.timed("write", writer.finish)
+        left_out = clock.timed("write", quarantine.finish)
     except BaseException:
         writer.discard()
+        quarantine.discard()
         raise
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux reports KiB
+    rows_read = max(seen.rows, rows_scored)
     return TaskResult(
         files=files,
         rows_read=rows_read,
         rows_staged=rows_staged,
-        bad_count=bad_count,
         bad_rows=tuple(bad_rows),
         read_seconds=clock.seconds["read"],
         score_seconds=clock.seconds["score"],
         write_seconds=clock.seconds["write"],
         peak_bytes=peak_bytes,
         pid=os.getpid(),
+        rows_filtered=rows_read - rows_scored,
+        quarantined=merged(counts),
+        quarantine=left_out,
     )
+
+
+class _Seen:
+    """Rows that were read, also those that the run's condition leaves out."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def add(self, rows: int) -> None:
+        self.rows += rows
 
 
 def _pin_threads(threads: int) -> None:

@@ -141,8 +141,10 @@ def test_a_type_that_does_not_widen_is_an_error(tmp_path):
 def test_the_predicate_keeps_rows_and_drops_empty_batches(tmp_path):
     path = write(pa.table({"a": range(100)}), tmp_path / "a.parquet")
     keep = Compare("a", ">=", Constant(95, "integer"))
-    batches = list(read_split(whole(path), str(tmp_path), (Column("a", "long"),), keep, 10))
+    seen: list[int] = []
+    batches = list(read_split(whole(path), str(tmp_path), (Column("a", "long"),), keep, 10, on_rows=seen.append))
     assert [batch.num_rows for batch in batches] == [5]
+    assert seen == [10] * 10
 
 
 def test_a_predicate_on_a_partition_value(tmp_path):
@@ -219,10 +221,11 @@ def test_memory_does_not_grow_with_a_row_group(tmp_path):
 LIGHT = """
 import sys
 from batchscore.arrow.splits import read_split
-from batchscore.contracts import Column, Split
+from batchscore.contracts import Column, Compare, Constant, Split
 columns = (Column("a", "long"), Column("x", "double"), Column("ds", "date"), Column("later", "string"))
 split = Split(sys.argv[1], -1, None, (("ds", "2026-11-21"),), 0)
-print([batch.num_rows for batch in read_split(split, "/", columns, None, 10)])
+keep = Compare("x", ">=", Constant("0.5", "decimal(2,1)"))
+print([batch.num_rows for batch in read_split(split, "/", columns, keep, 10)])
 print([name for name in ("pandas", "pyspark", "mlflow", "sqlglot", "deltalake") if name in sys.modules])
 """
 
