@@ -25,6 +25,7 @@ from batchscore.contracts import (
     ManifestHead,
     ManifestUnit,
     Measurement,
+    ReasonCount,
 )
 from batchscore.errors import SettingsError, SetupError, UnavailableError
 
@@ -184,6 +185,7 @@ def from_json(text: str) -> Manifest:
     kept = {name: value for name, value in facts.items() if name in known}
     kept["units"] = tuple(_unit(unit) for unit in facts["units"])
     kept["checks"] = tuple(_check(check) for check in facts.get("checks", ()))
+    kept["quarantined"] = tuple(ReasonCount(**count) for count in facts.get("quarantined", ()))
     kept["certificate"] = _record(facts.get("certificate"), Certificate)
     kept["measurement"] = _record(facts.get("measurement"), Measurement)
     if not isinstance(facts["settings"], Mapping):

@@ -27,6 +27,7 @@ from batchscore.contracts import (
     VERSION,
     Manifest,
     ManifestUnit,
+    QuarantineLimits,
     Receipt,
     RunOptions,
     RunRecord,
@@ -117,8 +118,7 @@ class _Attempt:
     spark: LazySpark
     on_event: OnEvent
     started: float
-    rows_read: int = 0
-    peak_worker_bytes: int = 0
+    staged: StagedOutput | None = None
     selected: selection.Selection | None = None
 
     def choose_engine(self) -> None:
@@ -158,7 +158,7 @@ class _Attempt:
         self, state: RunState, *, receipt: Receipt | None = None, exit_code: int = 0, message: str, detail: str = ""
     ) -> RunRecord:
         """Writes the run's row into the ledger; a ledger that cannot be written does not undo the run."""
-        planned, published = self.plan, receipt.published if receipt else ()
+        planned, published, staged = self.plan, receipt.published if receipt else (), self.staged
         row = RunRecord(
             run_id=planned.run_id,
             state=state,
@@ -175,7 +175,7 @@ class _Attempt:
             mode=planned.mode,
             units_published=len(published),
             units_live=sum(unit.action != "score" for unit in planned.units) + len(receipt.dropped if receipt else ()),
-            rows_read=self.rows_read,
+            rows_read=staged.rows_read if staged else 0,
             rows=sum(unit.rows for unit in published),
             engine=planned.task.engine,
             runner=self.config.scoring.runner,
@@ -183,7 +183,9 @@ class _Attempt:
             exit_code=exit_code,
             message=message,
             detail=detail,
-            peak_worker_bytes=self.peak_worker_bytes,
+            peak_worker_bytes=staged.peak_worker_bytes if staged else 0,
+            rows_quarantined=staged.rows_quarantined if staged else 0,
+            rows_filtered=staged.rows_filtered if staged else 0,
         )
         try:
             record.append(planned.target.uri, row)
@@ -207,13 +209,14 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
         receipt = publish.commit(planned, staged, manifest, is_live=is_live)
     except BaseException:
         publish.discard_run(planned.target.uri, planned.run_id)
+        publish.discard_run(planned.task.quarantine_uri, planned.run_id)  # what no commit of it mentions
         raise
     attempt.stage("record", f"{planned.target.uri}__runs")
     if receipt.version < 0:
         return attempt.end("skipped", receipt=receipt, message="another run published the same content meanwhile")
-    return attempt.end(
-        "published", receipt=receipt, message=f"{staged.rows_staged:,} rows as version {receipt.version}"
-    )
+    left_out = f", {staged.rows_quarantined:,} in quarantine" if staged.rows_quarantined else ""
+    message = f"{staged.rows_staged:,} rows as version {receipt.version}{left_out}"
+    return attempt.end("published", receipt=receipt, message=message)
 
 
 def _staged(attempt: _Attempt) -> StagedOutput:
@@ -224,8 +227,10 @@ def _staged(attempt: _Attempt) -> StagedOutput:
         attempt.spark(use=use, task=attempt.plan.task)
     attempt.stage("score", f"run {attempt.plan.run_id}: {_amount(attempt.plan)}")
     staged = staging.Staging(attempt.config.scoring.runner, attempt.spark, attempt.on_event).fill(attempt.plan)
-    attempt.rows_read, attempt.peak_worker_bytes = staged.rows_read, staged.peak_worker_bytes
-    staging.refuse_bad_rows(staged)
+    attempt.staged = staged
+    record.quarantine.append(attempt.plan.target.uri, attempt.plan.run_id, staged.quarantine)
+    limits = attempt.config.quarantine
+    staging.refuse_excess(staged, QuarantineLimits(limits.max_fraction, limits.max_rows))
     return staged
 
 
@@ -289,6 +294,8 @@ def _manifest(attempt: _Attempt, staged: StagedOutput, verdict: Verdict) -> Mani
         checks=verdict.checks,
         certificate=attempt.selected.certificate if attempt.selected else None,
         measurement=attempt.selected.measurement if attempt.selected else None,
+        rows_filtered=staged.rows_filtered,
+        quarantined=staged.quarantined,
     )
 
 

@@ -13,10 +13,21 @@ from typing import TYPE_CHECKING
 from batchscore import engines, models, publish, read, record, runners, score, selection, session
 from batchscore.config import JobConfig
 from batchscore.config.settings import NULL_PARTITION
-from batchscore.contracts import PinnedModel, PinnedSource, Restriction, RunOptions, ScoringPlan, ScoringTask
+from batchscore.contracts import (
+    PREDICTION,
+    Column,
+    PinnedModel,
+    PinnedSource,
+    Restriction,
+    Rule,
+    RunOptions,
+    ScoringPlan,
+    ScoringTask,
+)
 from batchscore.engines import cuda
 from batchscore.errors import SettingsError
 from batchscore.plan import PlanInputs, make
+from batchscore.plan.columns import prediction_columns
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -112,6 +123,7 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
             force=options.force,
             evolve_schema=options.evolve_schema,
             in_spark=engines.scores_in_spark(model),
+            rules=_rules(config, model, source),
         )
     )
     publish.check_target(target, plan.task.columns, plan.task.partition_by, evolve_schema=options.evolve_schema)
@@ -120,6 +132,14 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
     device, reason = _device(config, engine)
     plan = replace(plan, task=replace(plan.task, engine=engine), device=device, device_reason=reason)
     return replace(plan, estimated_seconds=_estimated_seconds(plan, config.scoring.runner)) if target.exists else plan
+
+
+def _rules(config: JobConfig, model: PinnedModel, source: PinnedSource) -> tuple[Rule, ...]:
+    if not config.quarantine.rules:
+        return ()
+    beside = tuple(name for name in config.scoring.outputs if name != PREDICTION)
+    outputs = tuple(Column(column.name, column.type) for column in prediction_columns(model, beside))
+    return read.compile_rules(config.quarantine.rules, source.columns, outputs)
 
 
 def _refuse_engine(config: JobConfig, model: PinnedModel) -> None:

@@ -193,11 +193,18 @@ def record_lines(record: RunRecord) -> list[str]:
         _line("model", f"{record.model_name}/{record.model_version} (sha256 {record.model_digest[:DIGEST_CHARS]})"),
         _line("table", f"{record.table}{at}"),
         _line("units", f"{record.units_published:,} published, {record.units_live:,} already there"),
-        _line("rows", f"{record.rows:,} of {record.rows_read:,} read, in {record.seconds:.1f} s{rate}"),
+        _line(
+            "rows", f"{record.rows:,} of {record.rows_read:,} read{_left_out(record)}, in {record.seconds:.1f} s{rate}"
+        ),
         _line("engine", f"{record.engine}, runner {record.runner}"),
         _line("run", record.run_id),
     ]
     return [*lines, *(f"  {line}" for line in record.detail.splitlines())]
+
+
+def _left_out(record: RunRecord) -> str:
+    quarantined = f", {record.rows_quarantined:,} in quarantine" if record.rows_quarantined else ""
+    return quarantined + (f", {record.rows_filtered:,} filtered" if record.rows_filtered else "")
 
 
 def run_lines(record: RunRecord, manifest: Manifest | None) -> list[str]:

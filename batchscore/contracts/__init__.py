@@ -59,6 +59,7 @@ from batchscore.contracts.quarantine import (
     ReasonCount,
     Replay,
     Rule,
+    merged,
 )
 from batchscore.contracts.results import (
     BadRow,
@@ -148,5 +149,6 @@ __all__ = [
     "UnitState",
     "UnitValues",
     "Verdict",
+    "merged",
     "predicate_columns",
 ]

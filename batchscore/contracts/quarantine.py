@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -97,6 +98,18 @@ class ReasonCount:
     reason: Reason
     column: str
     rows: int
+
+
+def merged(counts: Iterable[ReasonCount]) -> tuple[ReasonCount, ...]:
+    """The counts of several batches or tasks, one for each reason and column.
+
+    >>> merged([ReasonCount("cast", "a", 1), ReasonCount("cast", "a", 2)])
+    (ReasonCount(reason='cast', column='a', rows=3),)
+    """
+    rows: dict[tuple[Reason, str], int] = {}
+    for count in counts:
+        rows[count.reason, count.column] = rows.get((count.reason, count.column), 0) + count.rows
+    return tuple(ReasonCount(reason, column, total) for (reason, column), total in sorted(rows.items()))
 
 
 @dataclass(frozen=True, slots=True)

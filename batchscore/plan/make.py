@@ -11,6 +11,7 @@ from batchscore.contracts import (
     MAX_RUN_ID_CHARS,
     MODEL_COLUMN,
     PREDICTION,
+    QUARANTINE_SUFFIX,
     RUN_COLUMN,
     TIME_COLUMN,
     VERSION_COLUMN,
@@ -21,6 +22,7 @@ from batchscore.contracts import (
     PlannedUnit,
     Restriction,
     Route,
+    Rule,
     ScoringPlan,
     ScoringTask,
     SourceFile,
@@ -47,7 +49,7 @@ class PlanInputs:
     """What was pinned, and the facts of the moment (clock, cores) that planning may not look up itself.
 
     ``scored_at`` is in µs since the epoch, UTC; ``engine`` the engine that ``auto`` resolved to; ``in_spark`` says that
-    the model transforms DataFrames.
+    the model transforms DataFrames; ``rules`` are the settings' own, compiled.
     """
 
     config: JobConfig
@@ -63,6 +65,7 @@ class PlanInputs:
     force: bool = False
     evolve_schema: bool = False
     in_spark: bool = False
+    rules: tuple[Rule, ...] = ()
 
 
 def make(inputs: PlanInputs) -> ScoringPlan:
@@ -88,6 +91,7 @@ def make(inputs: PlanInputs) -> ScoringPlan:
     files = inputs.source.files if not known else _files_to_score(inputs.source.files, units, partition_by)
     if units and all(unit.action != "score" for unit in units):
         files = ()
+    most_rows = _rows(files) if inputs.source.files else -1
     plan = ScoringPlan(
         run_id=inputs.run_id,
         created_at=inputs.created_at,
@@ -101,7 +105,7 @@ def make(inputs: PlanInputs) -> ScoringPlan:
         units_known=known,
         units=units,
         tasks=make_tasks(files, cores=inputs.cores, rows_per_task=TASK_ROWS) if route == "splits" else (),
-        task=task,
+        task=replace(task, max_quarantined=_most_quarantined(inputs, most_rows)),
         settings_digest=digest,
         source_key=key,
         expected_rows=_rows(files) if _counts_are_exact(inputs) else -1,
@@ -109,7 +113,7 @@ def make(inputs: PlanInputs) -> ScoringPlan:
         evolve_schema=inputs.evolve_schema,
         force=inputs.force,
         retention_days=inputs.config.output.retention_days,
-        most_rows=_rows(files) if inputs.source.files else -1,
+        most_rows=most_rows,
         cores=inputs.cores,
     )
     _refuse_partial_overwrite(plan)
@@ -129,6 +133,8 @@ def settings_digest(inputs: PlanInputs, task: ScoringTask) -> str:
         "where": inputs.restriction.where,
         "predicate": repr(inputs.restriction.predicate),
     }
+    if task.rules:
+        facts["rules"] = [repr(rule) for rule in task.rules]
     if task.model.environment != "local":
         facts["environment"] = task.model.environment
     if inputs.config.scoring.device == "cuda":
@@ -147,7 +153,8 @@ def _task(inputs: PlanInputs, partition_by: tuple[str, ...]) -> ScoringTask:
     keys = tuple(config.output.keys)
     beside = tuple(name for name in config.scoring.outputs if name != PREDICTION)
     columns = output_columns(inputs.source.columns, model, keys, tuple(config.output.carry), partition_by, beside)
-    source_columns = columns_to_read(inputs.source.columns, bindings, columns, inputs.restriction.predicate)
+    predicate, rules = inputs.restriction.predicate, inputs.rules
+    source_columns = columns_to_read(inputs.source.columns, bindings, columns, predicate, rules)
     asked_rows = config.scoring.batch_rows
     return ScoringTask(
         run_id=inputs.run_id,
@@ -157,7 +164,7 @@ def _task(inputs: PlanInputs, partition_by: tuple[str, ...]) -> ScoringTask:
         threads=1,
         source_uri=inputs.source.uri,
         source_columns=source_columns,
-        predicate=inputs.restriction.predicate,
+        predicate=predicate,
         bindings=bindings,
         columns=columns,
         partition_by=partition_by,
@@ -170,7 +177,19 @@ def _task(inputs: PlanInputs, partition_by: tuple[str, ...]) -> ScoringTask:
         ),
         staging_uri=inputs.target.uri,
         file_rows=FILE_ROWS,
+        rules=rules,
+        classes=model.classes,
+        quarantine_uri=inputs.target.uri.rstrip("/") + QUARANTINE_SUFFIX,
     )
+
+
+def _most_quarantined(inputs: PlanInputs, rows: int) -> int:
+    """Rows that the run may quarantine at most; -1 where that depends on rows that nobody has counted."""
+    limits = inputs.config.quarantine
+    if rows < 0:
+        return -1
+    by_fraction = int(limits.max_fraction * rows)
+    return by_fraction if limits.max_rows is None else min(by_fraction, limits.max_rows)
 
 
 # --- units -------------------------------------------------------------------------------------------------
@@ -305,6 +324,8 @@ def _route(inputs: PlanInputs) -> tuple[Route, str | None]:
     reason = inputs.source.dataframe_reason or inputs.restriction.where_reason
     if reason is None and inputs.in_spark:
         reason = "a Spark ML pipeline transforms a DataFrame"
+    if reason is None:
+        reason = next((f"rule {rule.name} needs Spark's SQL" for rule in inputs.rules if rule.sql), None)
     if reason is None:
         return "splits", None
     if inputs.config.scoring.runner != "spark":

@@ -13,13 +13,14 @@ from batchscore.read.delta import pin_delta
 from batchscore.read.frame import dataframe
 from batchscore.read.parquet import check_plain_version, pin_parquet
 from batchscore.read.partitions import wanted_values
+from batchscore.read.rules import compile_rules, computed_columns
 from batchscore.read.storage import locate, looks_like_table_name
 from batchscore.read.units import only_units
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["dataframe", "only_units", "pin", "restriction"]
+__all__ = ["compile_rules", "computed_columns", "dataframe", "only_units", "pin", "restriction"]
 
 Format = Literal["auto", "parquet", "delta", "catalog"]
 

@@ -15,7 +15,8 @@ from sqlglot.errors import SqlglotError
 
 from batchscore.contracts import And, Column, Compare, Constant, IsIn, IsNull, Not, Or, Predicate, Schema
 from batchscore.errors import SettingsError
-from batchscore.read.literals import Op, OutsideSubset, adapted, constant
+from batchscore.read.constants import Op, OutsideSubset, adapted
+from batchscore.read.literals import constant
 from batchscore.read.partitions import find_column
 from batchscore.schema import INTEGERS, is_decimal
 

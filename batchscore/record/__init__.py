@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from batchscore.record import quarantine
 from batchscore.record.ledger import append, history, ledger_uri, rebuild, show
 
-__all__ = ["append", "history", "ledger_uri", "rebuild", "show"]
+__all__ = ["append", "history", "ledger_uri", "quarantine", "rebuild", "show"]

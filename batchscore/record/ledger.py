@@ -38,8 +38,11 @@ _INTEGERS = {
     "exit_code",
     "source_version",
     "peak_worker_bytes",
+    "rows_quarantined",
+    "rows_filtered",
 }
 _FLOATS = {"seconds"}
+_NULLABLE = {"source_version"}
 _LOG = logging.getLogger(__name__)
 
 
@@ -167,7 +170,9 @@ def _rows_of_files(table_uri: str, names: Iterable[str]) -> list[RunRecord] | No
 
 def _record(row: dict[str, object]) -> RunRecord:
     known = {entry.name for entry in fields(RunRecord)}
-    return RunRecord(**{name: value for name, value in row.items() if name in known})  # type: ignore[arg-type]
+    # A column that was added later is null in older rows.
+    facts = {name: value for name, value in row.items() if name in known and (value is not None or name in _NULLABLE)}
+    return RunRecord(**facts)  # type: ignore[arg-type]
 
 
 def _newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:

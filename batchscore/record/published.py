@@ -86,4 +86,6 @@ def _record(table_uri: str, manifest: Manifest, version: int, ended_at: str) -> 
         seconds=0.0,
         exit_code=0,
         message=RECOVERED,
+        rows_quarantined=sum(count.rows for count in manifest.quarantined),
+        rows_filtered=manifest.rows_filtered,
     )

@@ -226,15 +226,3 @@ def samples(batches: Iterable[pa.RecordBatch], task: ScoringTask, count: int) ->
             detail = batch.column(DETAIL_COLUMN)[index].as_py()
             found.append(BadRow(keys, ", ".join(values), ", ".join(str(value) for value in values.values()), detail))
     return found
-
-
-def merged(counts: Iterable[ReasonCount]) -> tuple[ReasonCount, ...]:
-    """The counts of several batches or tasks, one for each reason and column.
-
-    >>> merged([ReasonCount("cast", "a", 1), ReasonCount("cast", "a", 2)])
-    (ReasonCount(reason='cast', column='a', rows=3),)
-    """
-    rows: dict[tuple[Reason, str], int] = {}
-    for count in counts:
-        rows[count.reason, count.column] = rows.get((count.reason, count.column), 0) + count.rows
-    return tuple(ReasonCount(reason, column, total) for (reason, column), total in sorted(rows.items()))

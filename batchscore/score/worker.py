@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import pyarrow as pa
 
 from batchscore.arrow.splits import read_split
-from batchscore.contracts import BadRow, ReasonCount, ScoringTask, Split, TaskResult
+from batchscore.contracts import BadRow, ReasonCount, ScoringTask, Split, TaskResult, merged
 from batchscore.engines.cache import loaded
 from batchscore.engines.given import GivenEngine, behind
 from batchscore.errors import MAX_ITEMS
 from batchscore.score.core import coded_columns, score_batch
 from batchscore.score.isolation import Isolating
-from batchscore.score.quarantine import merged, samples
+from batchscore.score.quarantine import samples
 from batchscore.score.writer import QuarantineWriter, StagedWriter
 
 if TYPE_CHECKING:

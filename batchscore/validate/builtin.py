@@ -18,6 +18,7 @@ from batchscore.validate.frames import PandasColumns
 from batchscore.validate.keys import Words, duplicates, fits, key_words, without_null_keys
 from batchscore.validate.staged import READ_THREADS, StagedTable
 
+
 @dataclass
 class _RowCheck:
     """Counts the rows that ``wrong`` marks in one column and keeps the first ten with their keys."""
@@ -127,7 +128,7 @@ def check_rows(
 ) -> tuple[Check, ...]:
     """Row counts, keys, predictions and classes."""
     keys = _keys(plan, output)
-    judged = [_count_check(staged, output, looked.rows), *(check.check() for check in looked.checks)]
+    judged = [_count_check(plan, staged, output, looked.rows), *(check.check() for check in looked.checks)]
     if plan.keys_unique and keys:
         judged.append(_unique_check(output, keys, memory_budget_bytes, looked.words))
     return tuple(judged)
@@ -137,15 +138,19 @@ def _keys(plan: ScoringPlan, output: StagedTable) -> tuple[str, ...]:
     return tuple(key for key in plan.task.keys if key in {column.name for column in output.columns})
 
 
-def _count_check(staged: StagedOutput, output: StagedTable, seen: int) -> Check:
+def _count_check(plan: ScoringPlan, staged: StagedOutput, output: StagedTable, seen: int) -> Check:
     stated = sum(file.rows for file in staged.files)
+    left_out = staged.rows_quarantined + staged.rows_filtered
     counts = {
-        "read": staged.rows_read - staged.bad_count,
+        "read, not filtered and not quarantined": staged.rows_read - left_out,
         "staged": staged.rows_staged,
         "in the files by the tasks": stated,
         "in the files by their footers": sum(output.rows),
         "read back": seen,
     }
+    planned = [split.rows for task in plan.tasks for split in task]
+    if planned and min(planned) >= 0:
+        counts["planned, not filtered and not quarantined"] = sum(planned) - left_out
     wrong_files = [
         f"{file.path}: {rows} rows instead of {file.rows}"
         for file, rows in zip(output.files, output.rows, strict=True)
