@@ -146,6 +146,7 @@ def head_of(manifest: Manifest) -> ManifestHead:
         model_digest=manifest.model_digest,
         source_key=manifest.source_key,
         units=manifest.units,
+        replays=manifest.replays,
     )
 
 
@@ -195,7 +196,8 @@ def from_json(text: str) -> Manifest:
 
 def _unit(facts: dict[str, Any]) -> ManifestUnit:
     values = tuple((str(name), None if value is None else str(value)) for name, value in facts["values"])
-    return ManifestUnit(values=values, key=str(facts["key"]), rows=int(facts["rows"]))
+    beside = tuple((str(run), int(rows)) for run, rows in facts.get("beside", ()))
+    return ManifestUnit(values=values, key=str(facts["key"]), rows=int(facts["rows"]), beside=beside)
 
 
 def _record(facts: dict[str, Any] | None, kind: type[Proof]) -> Proof | None:

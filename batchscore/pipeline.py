@@ -42,6 +42,7 @@ from batchscore.errors import (
     MAX_ITEMS,
     BatchscoreError,
     FencedOutError,
+    SettingsError,
     ValidationRefused,
     bounded,
     listed,
@@ -80,6 +81,34 @@ def run(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: No
         return _run(config, options, on_event, started)
     finally:
         runners.end_spares()
+
+
+def replay(config: JobConfig, run_id: str, options: RunOptions, on_event: OnEvent = lambda _: None) -> RunRecord:
+    """Scores again what a run left out, from the input as it is now, and adds it to the units of that run.
+
+    The model is the run's own; the rules are those of the settings.
+
+    Returns:
+        The ledger's row of the replay.
+
+    Raises:
+        SettingsError: no such run, it published nothing, or its rows cannot be told by keys.
+        BatchscoreError: as of :func:`run`.
+    """
+    found, manifest = record.show(config.output.path, run_id)
+    if manifest is None or found.state != "published":
+        raise SettingsError(
+            f"run {found.run_id} published nothing that could be added to",
+            found=found.state,
+            hint="run again: batchscore run",
+        )
+    whole = {"name": manifest.model_uri, "version": None}
+    # The rows are told by their keys alone: what the settings say of rows and days would only hide some of them.
+    rows = {"partitions": {}, "where": None}
+    job = config.model_copy(
+        update={"model": config.model.model_copy(update=whole), "input": config.input.model_copy(update=rows)}
+    )
+    return run(job, replace(options, replay=found.run_id), on_event)
 
 
 def _run(config: JobConfig, options: RunOptions, on_event: OnEvent, started: float) -> RunRecord:
@@ -213,7 +242,10 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
         raise
     attempt.stage("record", f"{planned.target.uri}__runs")
     if receipt.version < 0:
-        return attempt.end("skipped", receipt=receipt, message="another run published the same content meanwhile")
+        message = "another run published the same content meanwhile"
+        if planned.task.replay is not None:
+            message = f"none of {staged.rows_quarantined:,} rows can be scored yet"
+        return attempt.end("skipped", receipt=receipt, message=message)
     left_out = f", {staged.rows_quarantined:,} in quarantine" if staged.rows_quarantined else ""
     message = f"{staged.rows_staged:,} rows as version {receipt.version}{left_out}"
     return attempt.end("published", receipt=receipt, message=message)
@@ -229,8 +261,9 @@ def _staged(attempt: _Attempt) -> StagedOutput:
     staged = staging.Staging(attempt.config.scoring.runner, attempt.spark, attempt.on_event).fill(attempt.plan)
     attempt.staged = staged
     record.quarantine.append(attempt.plan.target.uri, attempt.plan.run_id, staged.quarantine)
-    limits = attempt.config.quarantine
-    staging.refuse_excess(staged, QuarantineLimits(limits.max_fraction, limits.max_rows))
+    if attempt.plan.task.replay is None:  # what a replay leaves out was left out before
+        limits = attempt.config.quarantine
+        staging.refuse_excess(attempt.plan, staged, QuarantineLimits(limits.max_fraction, limits.max_rows))
     return staged
 
 
@@ -238,6 +271,10 @@ def _judged(attempt: _Attempt, staged: StagedOutput) -> Verdict:
     attempt.stage("validate", f"{staged.rows_staged:,} rows in {len(staged.files)} files")
     spark = attempt.spark if attempt.config.scoring.runner == "spark" else None
     verdict = validate.judge(attempt.plan, staged, suite=attempt.config.validation.suite, spark=spark)
+    if attempt.plan.task.replay is not None:
+        units = {unit.values for unit in attempt.plan.to_score}
+        published = publish.published_files(attempt.plan.target.uri, units)
+        verdict = Verdict((*verdict.checks, validate.check_replayed(attempt.plan, staged, published)))
     _refuse_failed(verdict)
     return verdict
 
@@ -296,6 +333,7 @@ def _manifest(attempt: _Attempt, staged: StagedOutput, verdict: Verdict) -> Mani
         measurement=attempt.selected.measurement if attempt.selected else None,
         rows_filtered=staged.rows_filtered,
         quarantined=staged.quarantined,
+        replays=planned.task.replay.run_id if planned.task.replay else "",
     )
 
 
@@ -305,7 +343,9 @@ def _units(planned: ScoringPlan, files: Sequence[StagedFile]) -> tuple[ManifestU
     for file in files:
         rows[file.unit] = rows.get(file.unit, 0) + file.rows
     if planned.units_known:
-        return tuple(ManifestUnit(unit.values, unit.key, rows.get(unit.values, 0)) for unit in planned.to_score)
+        return tuple(
+            ManifestUnit(unit.values, unit.key, rows.get(unit.values, 0), unit.beside) for unit in planned.to_score
+        )
     return tuple(
         ManifestUnit(values, derived_unit_key(planned.source_key, values), count)
         for values, count in sorted(rows.items(), key=str)
@@ -319,6 +359,9 @@ def _amount(planned: ScoringPlan) -> str:
 
 
 def _why_nothing(planned: ScoringPlan) -> str:
+    if planned.task.replay is not None:
+        reasons = sorted({unit.reason for unit in planned.units}) or ["it left no row out"]
+        return f"nothing to replay of run {planned.task.replay.run_id}: {listed(reasons, 3)}"
     live = [unit for unit in planned.units if unit.action == "live"]
     older = len(planned.units) - len(live)
     text = f"nothing to do: {len(live)} units are already published"

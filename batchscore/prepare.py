@@ -18,11 +18,13 @@ from batchscore.contracts import (
     Column,
     PinnedModel,
     PinnedSource,
+    Replay,
     Restriction,
     Rule,
     RunOptions,
     ScoringPlan,
     ScoringTask,
+    TargetState,
 )
 from batchscore.engines import cuda
 from batchscore.errors import SettingsError
@@ -124,6 +126,7 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
             evolve_schema=options.evolve_schema,
             in_spark=engines.scores_in_spark(model),
             rules=_rules(config, model, source),
+            replay=_replay(config, options.replay, model, source, target),
         )
     )
     publish.check_target(target, plan.task.columns, plan.task.partition_by, evolve_schema=options.evolve_schema)
@@ -140,6 +143,35 @@ def _rules(config: JobConfig, model: PinnedModel, source: PinnedSource) -> tuple
     beside = tuple(name for name in config.scoring.outputs if name != PREDICTION)
     outputs = tuple(Column(column.name, column.type) for column in prediction_columns(model, beside))
     return read.compile_rules(config.quarantine.rules, source.columns, outputs)
+
+
+def _replay(
+    config: JobConfig, run_id: str, model: PinnedModel, source: PinnedSource, target: TargetState
+) -> Replay | None:
+    """The rows that a run left out, and by which columns they are found again."""
+    if not run_id:
+        return None
+    if not config.output.keys:
+        raise SettingsError(
+            "a replay finds rows by their keys, and output.keys names none",
+            hint="score the input again instead: batchscore run --force",
+        )
+    head = target.manifests.get(run_id)
+    if head is not None and head.model_digest != model.digest:
+        raise SettingsError(
+            f"the model of run {run_id} is another one by now",
+            found=f"digest {model.digest[:12]} instead of {head.model_digest[:12]}",
+            hint="score its units again by the new one: batchscore run",
+        )
+    types = {column.name: column for column in source.columns}
+    names = dict.fromkeys((*config.output.keys, *target.partition_by))
+    return Replay(
+        run_id=run_id,
+        keys=tuple(types[name] for name in names if name in types),
+        files=record.quarantine.files_of(target.uri, run_id),
+        uri=record.quarantine.quarantine_uri(target.uri),
+        units=record.quarantine.units_of(target.uri, run_id, target.partition_by),
+    )
 
 
 def _refuse_engine(config: JobConfig, model: PinnedModel) -> None:

@@ -17,7 +17,7 @@ from batchscore.contracts import (
     TaskResult,
     merged,
 )
-from batchscore.errors import MAX_ITEMS, BadRowsError, InputError, ModelError, OutOfMemoryError
+from batchscore.errors import MAX_ITEMS, BadRowsError, InputError, ModelError, OutOfMemoryError, listed, unit_text
 from batchscore.prepare import LazySpark, OnEvent
 
 
@@ -130,15 +130,16 @@ def _collected(plan: ScoringPlan, results: Sequence[TaskResult], seconds: float)
     return staged
 
 
-def refuse_excess(staged: StagedOutput, limits: QuarantineLimits) -> None:
-    """Ends a run that left out more rows than it may.
+def refuse_excess(plan: ScoringPlan, staged: StagedOutput, limits: QuarantineLimits) -> None:
+    """Ends a run that left out more rows than it may, or all rows of a unit: what is published of it would vanish.
 
     Raises:
         BadRowsError: the counts by reason and the first rows, each with its keys and the value at fault.
         ModelError: the model raised on every row.
     """
     count, rows = staged.rows_quarantined, staged.rows_read - staged.rows_filtered
-    if not limits.exceeded(count, rows):
+    lost = _lost_units(plan, staged) if count else []
+    if not lost and not limits.exceeded(count, rows):
         return
     named = [
         f"{', '.join(f'{key}={value}' for key, value in row.keys) or 'row'}: {_at_fault(row)}"
@@ -150,6 +151,13 @@ def refuse_excess(staged: StagedOutput, limits: QuarantineLimits) -> None:
     allowed = [f"{limits.max_fraction:.3%} of the rows".replace(".000%", "%")]
     if limits.max_rows is not None:
         allowed.append(f"{limits.max_rows:,} rows")
+    if not limits.exceeded(count, rows):
+        raise BadRowsError(
+            f"no row is left of {len(lost):,} of {len(plan.to_score):,} units; nothing was published",
+            found=listed(lost, 3),
+            detail=[*reasons[:MAX_ITEMS], *named],
+            hint="look at them with `batchscore quarantine`; mend the input, or leave these units out",
+        )
     raise BadRowsError(
         f"{count:,} of {rows:,} rows cannot be scored; nothing was published",
         found=f"{count / rows:.3%}",
@@ -158,6 +166,14 @@ def refuse_excess(staged: StagedOutput, limits: QuarantineLimits) -> None:
         hint="look at them with `batchscore quarantine`; mend the input or the model, or raise quarantine.max_fraction "
         "or quarantine.max_rows",
     )
+
+
+def _lost_units(plan: ScoringPlan, staged: StagedOutput) -> list[str]:
+    """Units of which each row was left out; where a condition leaves rows out nobody can tell."""
+    if plan.restriction.where is not None or plan.restriction.predicate is not None:
+        return []
+    staged_units = {file.unit for file in staged.files}
+    return [unit_text(unit.values) for unit in plan.to_score if unit.rows > 0 and unit.values not in staged_units]
 
 
 def _at_fault(row: BadRow) -> str:

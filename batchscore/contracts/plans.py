@@ -20,11 +20,13 @@ class RunOptions:
         force: score again what is live.
         evolve_schema: let the prediction table gain columns.
         verbose: show what happens in detail.
+        replay: the run whose quarantined rows are to be scored again, or ''.
     """
 
     force: bool = False
     evolve_schema: bool = False
     verbose: bool = False
+    replay: str = ""
 
 
 Mode: TypeAlias = Literal["partitions", "replace", "append"]
@@ -163,7 +165,7 @@ class PlannedUnit:
     """One unit of work and what the plan does with it.
 
     ``rows`` is -1 where unknown before reading. ``before`` is the unit's state in the target when planned: the
-    commit compares it again.
+    commit compares it again. ``beside`` are (run id, rows) that stay in the unit beside what is published.
     """
 
     values: UnitValues
@@ -173,6 +175,7 @@ class PlannedUnit:
     rows: int
     files: int
     before: UnitState
+    beside: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from batchscore.contracts.columns import Predicate, Schema
+from batchscore.contracts.columns import Predicate, Schema, UnitValues
 
 Reason: TypeAlias = Literal[
     "null_key",
@@ -118,12 +118,14 @@ class Replay:
 
     Attributes:
         run_id: that run.
-        keys: the key columns with their types, by which rows are found again.
+        keys: key and partition columns with their types, by which rows are found again.
         files: the quarantine's data files that hold them, relative to its root.
         uri: root of the quarantine table.
+        units: where in the prediction table they belong.
     """
 
     run_id: str
     keys: Schema
     files: tuple[str, ...]
     uri: str
+    units: tuple[UnitValues, ...]

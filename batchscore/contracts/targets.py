@@ -28,11 +28,16 @@ class UnitState:
 
 @dataclass(frozen=True, slots=True)
 class ManifestUnit:
-    """A unit as a run's manifest records it."""
+    """A unit as a run's manifest records it.
+
+    ``rows`` are those of the run itself; ``beside`` are (run id, rows) of the other runs that make the unit together
+    with it: a replay adds to what its run published.
+    """
 
     values: UnitValues
     key: str
     rows: int
+    beside: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class ManifestHead:
     model_digest: str
     source_key: str
     units: tuple[ManifestUnit, ...]
+    replays: str = ""
 
 
 @dataclass(frozen=True, slots=True)

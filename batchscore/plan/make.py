@@ -20,6 +20,7 @@ from batchscore.contracts import (
     PinnedModel,
     PinnedSource,
     PlannedUnit,
+    Replay,
     Restriction,
     Route,
     Rule,
@@ -34,6 +35,7 @@ from batchscore.errors import SettingsError
 from batchscore.plan.batching import batch_rows
 from batchscore.plan.binding import bind
 from batchscore.plan.columns import columns_to_read, output_columns
+from batchscore.plan.replays import replay_units
 from batchscore.plan.splitting import make_tasks
 from batchscore.plan.units import is_live, source_key, unit_key
 
@@ -49,7 +51,8 @@ class PlanInputs:
     """What was pinned, and the facts of the moment (clock, cores) that planning may not look up itself.
 
     ``scored_at`` is in µs since the epoch, UTC; ``engine`` the engine that ``auto`` resolved to; ``in_spark`` says that
-    the model transforms DataFrames; ``rules`` are the settings' own, compiled.
+    the model transforms DataFrames; ``rules`` are the settings' own, compiled; ``replay`` names the rows to take where
+    the run replays another.
     """
 
     config: JobConfig
@@ -66,6 +69,7 @@ class PlanInputs:
     evolve_schema: bool = False
     in_spark: bool = False
     rules: tuple[Rule, ...] = ()
+    replay: Replay | None = None
 
 
 def make(inputs: PlanInputs) -> ScoringPlan:
@@ -85,8 +89,11 @@ def make(inputs: PlanInputs) -> ScoringPlan:
         digest = hashlib.sha256(f"{digest} {inputs.run_id}".encode()).hexdigest()
     key = source_key(inputs.model.digest, inputs.source.snapshot, digest)
     known = set(partition_by) <= set(inputs.source.partition_columns)
-    units = _known_units(inputs, partition_by, digest) if known else _units_by_source(inputs, key)
-    units = _whole_table_if_replacing(inputs, units)
+    if inputs.replay is not None:
+        units = replay_units(inputs.replay, inputs.target, inputs.config.output.mode)
+    else:
+        units = _known_units(inputs, partition_by, digest) if known else _units_by_source(inputs, key)
+        units = _whole_table_if_replacing(inputs, units)
     route, reason = _route(inputs)
     files = inputs.source.files if not known else _files_to_score(inputs.source.files, units, partition_by)
     if units and all(unit.action != "score" for unit in units):
@@ -102,7 +109,7 @@ def make(inputs: PlanInputs) -> ScoringPlan:
         mode=inputs.config.output.mode,
         route=route,
         route_reason=reason,
-        units_known=known,
+        units_known=known or inputs.replay is not None,
         units=units,
         tasks=make_tasks(files, cores=inputs.cores, rows_per_task=TASK_ROWS) if route == "splits" else (),
         task=replace(task, max_quarantined=_most_quarantined(inputs, most_rows)),
@@ -180,6 +187,7 @@ def _task(inputs: PlanInputs, partition_by: tuple[str, ...]) -> ScoringTask:
         rules=rules,
         classes=model.classes,
         quarantine_uri=inputs.target.uri.rstrip("/") + QUARANTINE_SUFFIX,
+        replay=inputs.replay,
     )
 
 
@@ -310,7 +318,12 @@ def _rows(files: list[SourceFile] | tuple[SourceFile, ...]) -> int:
 
 
 def _counts_are_exact(inputs: PlanInputs) -> bool:
-    return bool(inputs.source.files) and inputs.restriction.where is None and inputs.restriction.predicate is None
+    return (
+        inputs.replay is None
+        and bool(inputs.source.files)
+        and inputs.restriction.where is None
+        and inputs.restriction.predicate is None
+    )
 
 
 def _run_of(state: UnitState) -> str:
@@ -338,7 +351,7 @@ def _route(inputs: PlanInputs) -> tuple[Route, str | None]:
 
 def _refuse_partial_overwrite(plan: ScoringPlan) -> None:
     """Refuses what would silently replace rows that the command does not mean."""
-    if plan.mode != "partitions":
+    if plan.mode != "partitions" or plan.task.replay is not None:
         return
     outside = [column for column, _ in plan.restriction.partitions if column not in plan.task.partition_by]
     if outside and plan.target.exists:

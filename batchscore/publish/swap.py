@@ -219,8 +219,8 @@ def _attempt(offer: Offer, look: Look, is_live: IsLive, attempt: int) -> Receipt
 
 
 def _live_units(offer: Offer, look: Look, is_live: IsLive) -> dict[UnitValues, ManifestUnit]:
-    """Units that someone published under the same key meanwhile."""
-    if offer.plan.force:
+    """Units that someone published under the same key meanwhile; a replay adds to units that are live."""
+    if offer.plan.force or offer.plan.task.replay is not None:
         return {}
     states = {values: look.units[values] for values in offer.units if values in look.units}
     runs = {run for state in states.values() for run, _ in state.runs}
@@ -235,11 +235,12 @@ def _live_units(offer: Offer, look: Look, is_live: IsLive) -> dict[UnitValues, M
 def _refuse_changes(offer: Offer, look: Look, publish: Mapping[UnitValues, ManifestUnit]) -> None:
     """A unit that would be replaced must be what it was when planned."""
     plan = offer.plan
-    if plan.mode == "append":
+    adds_to_units = plan.task.replay is not None
+    if plan.mode == "append" and not adds_to_units:
         return
     before = {**plan.target.units, **{unit.values: unit.before for unit in plan.units}}
     judged = set(publish)
-    if plan.mode == "replace":
+    if plan.mode == "replace" and not adds_to_units:
         judged |= {*plan.target.units, *look.units} - set(offer.units)
     nothing = UnitState()
     changed = [values for values in judged if look.units.get(values, nothing) != before.get(values, nothing)]
@@ -264,7 +265,7 @@ def _removed(
     publish: Mapping[UnitValues, ManifestUnit],
     dropped: Mapping[UnitValues, ManifestUnit],
 ) -> tuple[ActiveFile, ...]:
-    if offer.plan.mode == "append" or not publish:
+    if offer.plan.mode == "append" or offer.plan.task.replay is not None or not publish:
         return ()
     if offer.plan.mode == "partitions":
         return tuple(file for file in look.files if file.unit in publish)

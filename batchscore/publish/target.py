@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import pyarrow.fs as pafs
 
@@ -18,7 +18,7 @@ from batchscore.arrow.snapshot import (
     snapshot_of,
     unit_states,
 )
-from batchscore.contracts import METADATA_FOLDER, OutputColumn, Schema, TargetState
+from batchscore.contracts import METADATA_FOLDER, OutputColumn, Schema, StagedFile, TargetState, UnitValues
 from batchscore.errors import InputError, SettingsError, UnavailableError, nearest
 from batchscore.publish.features import refusal
 from batchscore.schema import is_supported
@@ -65,6 +65,23 @@ def inspect(uri: str) -> TargetState:
         partition_by=snapshot.partition_by,
         units=units,
         manifests=manifests.heads(uri, runs),
+    )
+
+
+def published_files(uri: str, units: Collection[UnitValues]) -> tuple[StagedFile, ...]:
+    """The data files that the table holds of these units, without statistics.
+
+    Raises:
+        UnavailableError: storage could not be reached.
+    """
+    table = open_table(uri)
+    if table is None:
+        return ()
+    files = active_files(table, uri, snapshot_of(table))
+    return tuple(
+        StagedFile(file.path, file.size, -1 if file.rows is None else file.rows, file.unit, ())
+        for file in files
+        if file.unit in units
     )
 
 

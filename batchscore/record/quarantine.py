@@ -18,6 +18,7 @@ from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.layout import partition_value
 from batchscore.arrow.snapshot import active_files, location, open_table, snapshot_of
 from batchscore.contracts import (
     COLUMN_COLUMN,
@@ -27,6 +28,7 @@ from batchscore.contracts import (
     RUN_COLUMN,
     VALUES_COLUMN,
     StagedFile,
+    UnitValues,
 )
 from batchscore.errors import SettingsError, UnavailableError
 
@@ -188,6 +190,17 @@ def files_of(table_uri: str, run_id: str | None = None) -> tuple[str, ...]:
     return tuple(
         file.path for file in files if run_id is None or not file.runs or run_id in {run for run, _ in file.runs}
     )
+
+
+def units_of(table_uri: str, run_id: str, partition_by: Sequence[str]) -> tuple[UnitValues, ...]:
+    """The units of the prediction table that rows of the run belong to, sorted."""
+    found: set[UnitValues] = set()
+    for batch in _batches(table_uri, run_id, [RUN_COLUMN, *partition_by]):
+        rows = pa.Table.from_batches([batch]).group_by([RUN_COLUMN, *partition_by]).aggregate([])
+        for index in range(rows.num_rows):
+            if rows.column(RUN_COLUMN)[index].as_py() == run_id:
+                found.add(tuple((name, partition_value(rows.column(name)[index])) for name in partition_by))
+    return tuple(sorted(found, key=str))
 
 
 def counts(table_uri: str, run_id: str | None = None) -> list[QuarantineCount]:

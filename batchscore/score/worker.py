@@ -10,12 +10,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.membership import KnownRows
 from batchscore.arrow.splits import read_split
-from batchscore.contracts import BadRow, ReasonCount, ScoringTask, Split, TaskResult, merged
+from batchscore.arrow.types import to_arrow
+from batchscore.arrow.values import array_of
+from batchscore.contracts import RUN_COLUMN, BadRow, ReasonCount, Replay, ScoringTask, Split, TaskResult, merged
 from batchscore.engines.cache import loaded
 from batchscore.engines.given import GivenEngine, behind
-from batchscore.errors import MAX_ITEMS
+from batchscore.errors import MAX_ITEMS, UnavailableError
 from batchscore.score.core import coded_columns, score_batch
 from batchscore.score.isolation import Isolating
 from batchscore.score.quarantine import samples
@@ -98,6 +104,8 @@ def _run(task: ScoringTask, read: Callable[[Collection[str], _Seen], Iterator[pa
     bad_rows: list[BadRow] = []
     try:
         while (batch := clock.timed("read", next, batches, None)) is not None:
+            if task.replay is not None:
+                batch = batch.filter(known_rows(task.replay).among(batch))  # what is left of it
             scored = clock.timed("score", score_batch, batch, task, isolating, with_lineage=False)
             clock.timed("write", writer.write, scored.table)
             for rows in scored.left_out:
@@ -129,6 +137,28 @@ def _run(task: ScoringTask, read: Callable[[Collection[str], _Seen], Iterator[pa
         quarantined=merged(counts),
         quarantine=left_out,
     )
+
+
+@functools.lru_cache(maxsize=1)
+def known_rows(replay: Replay) -> KnownRows:
+    """The rows that a replay takes, from the quarantine.
+
+    Raises:
+        UnavailableError: a file of the quarantine cannot be read.
+    """
+    filesystem, root = open_filesystem(replay.uri)
+    names = [column.name for column in replay.keys]
+    parts = []
+    try:
+        for path in replay.files:
+            with filesystem.open_input_file(f"{root}/{path}") as file:
+                rows = pq.ParquetFile(file).read(columns=[*names, RUN_COLUMN])
+            of_run = pc.equal(rows.column(RUN_COLUMN), array_of([replay.run_id], pa.string())[0])
+            kept = rows.filter(of_run)
+            parts.append(pa.table([kept.column(c.name).cast(to_arrow(c.type)) for c in replay.keys], names=names))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UnavailableError(f"the quarantine {replay.uri} cannot be read", found=error, hint="try again") from error
+    return KnownRows(pa.concat_tables(parts), names)
 
 
 class _Seen:
