@@ -95,6 +95,18 @@ def replay(config: JobConfig, run_id: str, options: RunOptions, on_event: OnEven
         SettingsError: no such run, it published nothing, or its rows cannot be told by keys.
         BatchscoreError: as of :func:`run`.
     """
+    job, run_id = _replayed_job(config, run_id)
+    return run(job, replace(options, replay=run_id), on_event)
+
+
+def plan_replay(config: JobConfig, run_id: str, options: RunOptions, on_event: OnEvent = lambda _: None) -> ScoringPlan:
+    """What :func:`replay` would do; reads no data row and writes nothing."""
+    job, run_id = _replayed_job(config, run_id)
+    return plan(job, replace(options, replay=run_id), on_event)
+
+
+def _replayed_job(config: JobConfig, run_id: str) -> tuple[JobConfig, str]:
+    """The settings with the run's own model, and the run's whole id."""
     found, manifest = record.show(config.output.path, run_id)
     if manifest is None or found.state != "published":
         raise SettingsError(
@@ -102,13 +114,13 @@ def replay(config: JobConfig, run_id: str, options: RunOptions, on_event: OnEven
             found=found.state,
             hint="run again: batchscore run",
         )
-    whole = {"name": manifest.model_uri, "version": None}
     # The rows are told by their keys alone: what the settings say of rows and days would only hide some of them.
     rows = {"partitions": {}, "where": None}
+    whole = {"name": manifest.model_uri, "version": None}
     job = config.model_copy(
         update={"model": config.model.model_copy(update=whole), "input": config.input.model_copy(update=rows)}
     )
-    return run(job, replace(options, replay=found.run_id), on_event)
+    return job, found.run_id
 
 
 def _run(config: JobConfig, options: RunOptions, on_event: OnEvent, started: float) -> RunRecord:

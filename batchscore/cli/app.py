@@ -248,7 +248,7 @@ def history(
     """
     from batchscore.cli import show  # noqa: PLC0415  # not for --help
 
-    where = _table(table, model, config, verbose=verbose)
+    where = table_of_flags(table, model, config, verbose=verbose)
     from batchscore import history as ledger  # noqa: PLC0415  # heavy
 
     records = ledger.history(where, limit)
@@ -274,7 +274,7 @@ def show(
     """
     from batchscore.cli import show as view  # noqa: PLC0415  # not for --help
 
-    where = _table(table, model, config, verbose=verbose)
+    where = table_of_flags(table, model, config, verbose=verbose)
     from batchscore import history as ledger  # noqa: PLC0415  # heavy
 
     record, manifest = ledger.show(where, run)
@@ -282,7 +282,8 @@ def show(
     return 0
 
 
-def _table(table: str | None, model: str | None, config: Path | None, *, verbose: bool) -> str:
+def table_of_flags(table: str | None, model: str | None, config: Path | None, *, verbose: bool) -> str:
+    """The prediction table that a command is about."""
     from batchscore.cli.logs import set_up_logs  # noqa: PLC0415  # not for --help
 
     set_up_logs(verbose=verbose)
@@ -312,3 +313,6 @@ def doctor(
     fine = all(finding.fine for finding in findings)
     show.emit(show.finding_lines(findings), {"fine": fine, "findings": findings}, as_json=json)
     return 0 if fine else SetupError.exit_code
+
+
+from batchscore.cli import quarantine_commands  # noqa: E402, F401  # its commands are added to the app above

@@ -27,13 +27,14 @@ def check_replayed(plan: ScoringPlan, staged: StagedOutput, published: Sequence[
     names = [*plan.task.keys, *(name for name in plan.task.partition_by if name not in plan.task.keys)]
     ours = open_staged(plan, staged)
     added = pa.Table.from_batches(list(ours.batches(names)), schema=ours.schema(names))
-    found, sample = 0, []
+    found = 0
+    sample: list[str] = []
     if added.num_rows:
         known = KnownRows(added, names)
         for batch in open_staged(plan, replace(staged, files=tuple(published))).batches(names):
             there = batch.filter(known.among(batch))
             found += there.num_rows
-            for row in there.slice(0, MAX_ITEMS - len(sample)).to_pylist():
-                sample.append(bounded(", ".join(f"{key}={row[key]}" for key in plan.task.keys)))
+            rows = there.slice(0, MAX_ITEMS - len(sample)).to_pylist()
+            sample.extend(bounded(", ".join(f"{key}={row[key]}" for key in plan.task.keys)) for row in rows)
     text = f"{found} rows are published already" if found else "all new to their units"
     return Check(f"keys_not_published({', '.join(plan.task.keys)})", found == 0, text, found, tuple(sample))
