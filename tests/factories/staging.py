@@ -193,7 +193,7 @@ def stage_table(plan: ScoringPlan, unit: UnitValues, table: pa.Table) -> StagedF
 def staged_output(files: Iterable[StagedFile]) -> StagedOutput:
     found = tuple(files)
     rows = sum(file.rows for file in found)
-    return StagedOutput(found, rows, rows, 0, (), 0.0, 0)
+    return StagedOutput(found, rows, rows, (), 0.0, 0)
 
 
 def offer(
