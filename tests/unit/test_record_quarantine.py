@@ -128,8 +128,12 @@ def test_the_report_says_how_each_run_ended(tmp_path):
     assert found.states == {"run-1": "refused"}
     assert len(found.examples) == 1
     assert found.notes == ()
-    append_record(table, record("run-1", "published"))
-    assert report(table, "run-1", 1).notes
+    quarantine.append(table, "run-2", left_out(table, "run-2", [3]))
+    append_record(table, record("run-2", "published"))
+    found = report(table, None, 1)
+    assert found.states == {"run-1": "refused", "run-2": "published"}
+    assert "run-2" in found.notes[0]
+    assert [count.run_id for count in report(table, "run-1", 1).counts] == ["run-1"]
 
 
 def record(run_id, state):

@@ -203,7 +203,7 @@ def test_values_of_every_type_are_kept_as_text(tmp_path):
     rows = pa.RecordBatch.from_arrays([pa.array([1, 2, 3]), amounts], names=["id", "amount"])
     made = task(
         tmp_path,
-        bindings=(Binding("amount", "amount", "array<double>", "double", "same", null_rows_bad=True),),
+        bindings=(Binding("amount", "amount", "array<double>", "array<double>", "same", null_rows_bad=True),),
         source_columns=(Column("id", "long"), Column("amount", "array<double>")),
     )
     made = dataclasses.replace(

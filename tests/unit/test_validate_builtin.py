@@ -165,7 +165,7 @@ def test_rows_that_were_lost_or_doubled(tmp_path):
     lost = dataclasses.replace(output, rows_read=output.rows_read + 1)
     check = only_failed(judged(tmp_path, files, staged_output=lost))
     assert check.name == "row_count_equals_input"
-    assert "read: 2001" in check.observed
+    assert "not quarantined: 2001" in check.observed
 
 
 def test_a_file_that_holds_other_rows_than_its_task_said(tmp_path):
