@@ -27,6 +27,7 @@ class RunOptions:
 
 
 Mode: TypeAlias = Literal["partitions", "replace", "append"]
+OutputFormat: TypeAlias = Literal["delta", "parquet"]
 Route: TypeAlias = Literal["splits", "dataframe"]
 
 
@@ -117,6 +118,7 @@ class ScoringTask:
         run_id: at most 32 characters.
         file_rows: rows after which a staged file is closed and the next begun.
         loads_model: whether workers score; else the scores are the last source columns, and the last inputs.
+        output_format: of the output table; says where its data files lie and what is in them.
     """
 
     run_id: str
@@ -135,6 +137,7 @@ class ScoringTask:
     staging_uri: str
     file_rows: int
     loads_model: bool = True
+    output_format: OutputFormat = "delta"
 
 
 UnitAction: TypeAlias = Literal["score", "live", "older_model"]

@@ -170,6 +170,7 @@ def _task(inputs: PlanInputs, partition_by: tuple[str, ...]) -> ScoringTask:
         ),
         staging_uri=inputs.target.uri,
         file_rows=FILE_ROWS,
+        output_format=config.output.format,
     )
 
 
