@@ -6,6 +6,7 @@ version is written before the pointer names it, so a crash between the two leave
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +28,8 @@ from batchscore.tables.pointer import POINTER, PointedFile, Pointer, from_json, 
 # Clocks of the machine that wrote a file and of the one that wrote a commit may differ by as much.
 CLOCK_SKEW = timedelta(hours=1)
 SUFFIX_CHARS = 8
+
+_NO_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 class ParquetOutput(Table):
@@ -174,7 +177,7 @@ class ParquetOutput(Table):
 
     def undo(self, version: int) -> str:
         """Where that version is read."""
-        return f'batchscore.read_predictions("{self.uri}", version={version}) reads the version before it'
+        return f'batchscore.read_predictions("{self.uri}", version={version}) still reads version {version}'
 
     # --- versions ------------------------------------------------------------------------------------------
 
@@ -273,7 +276,8 @@ def _added(files: Sequence[StagedFile], run_id: str) -> tuple[PointedFile, ...]:
 
 
 def _suffix(name: str) -> str:
-    return f"{name or 'commit'}-{uuid.uuid4().hex[:SUFFIX_CHARS]}"
+    """What tells this writer's file of a version from another's."""
+    return f"{_NO_NAME.sub('_', name) or 'commit'}-{uuid.uuid4().hex[:SUFFIX_CHARS]}"
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""Where the pointer of a Parquet table lies, and how it alone is replaced: from exactly what was read, or not at all."""
+"""Where the pointer of a Parquet table lies, and how it is replaced: from exactly what was read, or not at all."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Place(Protocol):
 
     @property
     def sure(self) -> bool:
-        """Whether a conflict is proof that nothing was written; a store over a network may answer so to its own retry."""
+        """Whether a conflict proves that nothing was written; over a network it may answer one's own retry."""
 
     def read(self) -> Held | None:
         """The pointer now; None where there is none.
@@ -111,7 +111,7 @@ class LocalPlace:
             except BlockingIOError as error:
                 if time.monotonic() >= deadline:
                     raise UnavailableError(
-                        f"{self._lock} is held by another process since {self._lock_seconds:g} s; nothing was published",
+                        f"{self._lock} was held by another process for {self._lock_seconds:g} s; nothing was published",
                         hint="a stopped process may hold it: `lsof` on that file names it; then run again",
                     ) from error
                 time.sleep(LOCK_POLL_SECONDS * (0.5 + random.random()))  # noqa: S311  # jitter, no secret
