@@ -16,7 +16,6 @@ from batchscore.arrow.types import arrow_schema
 from batchscore.arrow.values import array_of
 from batchscore.contracts import PinnedSource, Predicate, Schema, SourceFile, Split, predicate_columns
 from batchscore.errors import InputError, SettingsError
-from batchscore.prepare import absolute
 from batchscore.read.partitions import find_column, pruned
 from batchscore.tables import Table, open_table
 
@@ -52,7 +51,7 @@ def read_predictions(
         SettingsError: an unknown column, with near names, or a condition that only Spark can evaluate.
         UnavailableError: storage could not be reached.
     """
-    table = open_table(absolute(uri), version)
+    table = open_table(uri, version)
     if table is None:
         raise InputError(f"no prediction table is at {uri}", hint="check the path: it is output.path of the job")
     _refuse_mapped(table)
