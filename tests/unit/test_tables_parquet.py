@@ -367,7 +367,7 @@ def test_a_damaged_pointer_is_named_and_nothing_is_guessed(table, damaged):
     publish_run(table, "r1", {D1: "k1"})
     (Path(table) / POINTER).write_text(damaged(document(table)))
     for ask in (lambda: inspect(table, "parquet"), lambda: read_predictions(table), lambda: versions(table)):
-        with pytest.raises(InputError, match="current.json is damaged") as caught:
+        with pytest.raises(InputError, match=r"current\.json is damaged") as caught:
             ask()
         assert len(str(caught.value)) < 2_000
 
@@ -435,7 +435,7 @@ def test_a_folder_of_somebody_elses_files(tmp_path):
 def test_storage_that_cannot_replace_on_a_condition(table, monkeypatch):
     plan, staged, manifest = prepared(table, "r1", BOTH)
     monkeypatch.setattr(parquet, "place_of", lambda _: None)
-    with pytest.raises(SettingsError, match="output.format to delta"):
+    with pytest.raises(SettingsError, match=r"output\.format to delta"):
         commit(plan, staged, manifest, is_live=is_live)
 
 
