@@ -138,7 +138,10 @@ class ObjectPlace:
         self._get, self._put = obstore.get, obstore.put
         self._error = exceptions.BaseError
         self._conflicts = (exceptions.AlreadyExistsError, exceptions.PreconditionError)
-        self._store: Any = store.from_url(uri)
+        try:
+            self._store: Any = store.from_url(uri)
+        except (exceptions.BaseError, ValueError) as error:
+            raise UnavailableError(f"the storage of {uri} could not be opened", found=_first_line(error)) from error
 
     def read(self) -> Held | None:
         """The pointer's content and its ETag."""
@@ -148,8 +151,8 @@ class ObjectPlace:
         except FileNotFoundError:
             return None
         except (self._error, OSError) as error:
-            text = str(error).splitlines()[0]
-            raise UnavailableError(f"the pointer of the table at {self._uri} could not be read", found=text) from error
+            problem = f"the pointer of the table at {self._uri} could not be read"
+            raise UnavailableError(problem, found=_first_line(error)) from error
         token = {"e_tag": found.meta["e_tag"], "version": found.meta["version"]}
         return Held(data, {name: value for name, value in token.items() if value is not None})
 
@@ -160,6 +163,13 @@ class ObjectPlace:
             self._put(self._store, POINTER, data, mode=mode or "create", use_multipart=False)
         except self._conflicts as error:
             raise Conflict("the pointer changed since it was read") from error
+        except self._error as error:  # the put may have landed
+            raise OSError(_first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    """An error of the store without its debug text."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 # By pyarrow's name of the file system.
