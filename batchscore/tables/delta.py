@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote
 
 import pyarrow.fs as pafs
@@ -62,7 +62,7 @@ class DeltaOutput(Table):
         self._table = table
 
     @classmethod
-    def open(cls, uri: str, version: int | None = None) -> DeltaOutput | None:
+    def open(cls, uri: str, version: int | None = None) -> Self | None:
         """The newest version or ``version``; None where no Delta table lies."""
         table = open_table(uri)
         if table is not None and version is not None and version != table.version():

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import pyarrow.fs as pafs
 
@@ -51,7 +52,7 @@ class ParquetOutput(Table):
         self._held = held
 
     @classmethod
-    def open(cls, uri: str, version: int | None = None) -> ParquetOutput | None:
+    def open(cls, uri: str, version: int | None = None) -> Self | None:
         """The newest version or ``version``; None where no pointer lies."""
         place = place_of(uri)
         held = None if place is None else place.read()
@@ -191,11 +192,10 @@ class ParquetOutput(Table):
 
     def _at(self, version: int) -> Pointer:
         oldest = self.version
-        if 0 <= version <= oldest:
-            for pointer in self._chain():
-                if pointer.version == version:
-                    return pointer
-                oldest = pointer.version
+        for pointer in self._chain():
+            if pointer.version == version:
+                return pointer
+            oldest = pointer.version
         raise InputError(f"the table at {self.uri} has no version {version}", allowed=(f"{oldest} to {self.version}",))
 
     def _refuse_gone(self, older: Pointer) -> None:

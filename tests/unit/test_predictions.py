@@ -53,7 +53,7 @@ def test_the_newest_version_holds_each_unit_once(table):
 
 
 def test_columns_in_the_order_asked_for(table):
-    found = read_predictions(table, columns=["prediction", "id"], where="id > 0 AND ds = DATE'2026-01-01'")
+    found = read_predictions(table, columns=["prediction", "id"], where="id > 0 AND ds = '2026-01-01'")
     assert found.column_names == ["prediction", "id"]
     assert sorted(found["id"].to_pylist()) == [1, 2]
     with pytest.raises(SettingsError, match="did you mean: prediction"):
