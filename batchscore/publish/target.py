@@ -15,7 +15,7 @@ from batchscore.contracts import METADATA_FOLDER, OutputColumn, OutputFormat, Sc
 from batchscore.errors import InputError, SettingsError, UnavailableError, nearest
 from batchscore.publish.features import refusal
 from batchscore.schema import is_supported
-from batchscore.tables import Table, open_table
+from batchscore.tables import FORMATS, Table, open_table
 
 MARK = f"{METADATA_FOLDER}/table"
 
@@ -32,7 +32,7 @@ def inspect(uri: str, output_format: OutputFormat = "delta") -> TargetState:
         batchscore may write: where ``refused`` is set there are none.
 
     Raises:
-        SettingsError: the place holds a table of the other format, or files but no table.
+        SettingsError: the place holds a table of the other format, or files but no table, or takes none.
         UnavailableError: storage could not be reached.
         InputError: the log cannot be read.
     """
@@ -40,6 +40,7 @@ def inspect(uri: str, output_format: OutputFormat = "delta") -> TargetState:
         table = open_table(uri)
         if table is None:
             _refuse_other_files(uri, output_format)
+            FORMATS[output_format].check_place(uri)
             return TargetState(uri)
         refuse_other_format(table, output_format)
         snapshot = table.snapshot

@@ -80,6 +80,14 @@ class Table(Protocol):
         """
 
     @classmethod
+    def check_place(cls, uri: str) -> None:
+        """Refuses a place where no table of this format can be made.
+
+        Raises:
+            SettingsError: with what would do.
+        """
+
+    @classmethod
     def create(cls, uri: str, change: Change) -> None:
         """Makes the table with its first files, as version 0.
 

@@ -70,6 +70,11 @@ class DeltaOutput(Table):
         return None if table is None else cls(uri, table)
 
     @classmethod
+    def check_place(cls, uri: str) -> None:
+        """Whatever delta-rs can name will do."""
+        location(uri)
+
+    @classmethod
     def create(cls, uri: str, change: Change) -> None:
         """Makes the table with its first files."""
         days = f"interval {change.retention_days} days"

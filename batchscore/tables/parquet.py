@@ -64,16 +64,13 @@ class ParquetOutput(Table):
         return cls(uri, place, newest._at(version), None)
 
     @classmethod
+    def check_place(cls, uri: str) -> None:
+        """The storage must replace a file on a condition."""
+        _place(uri)
+
+    @classmethod
     def create(cls, uri: str, change: Change) -> None:
         """Makes the table with its first files."""
-        place = place_of(uri)
-        if place is None:
-            raise SettingsError(
-                "a Parquet table needs storage that replaces a file on a condition",
-                found=uri,
-                allowed=("a path", "s3://", "gs://", "abfss://"),
-                hint="write to one of these, or set output.format to delta",
-            )
         run_id = change.metadata.get(RUN_KEY, "")
         pointer = Pointer(
             version=0,
@@ -88,7 +85,7 @@ class ParquetOutput(Table):
             fences={},
             files=_added(change.files, run_id),
         )
-        _swap(uri, place, pointer, None)
+        _swap(uri, _place(uri), pointer, None)
 
     @cached_property
     def snapshot(self) -> Snapshot:
@@ -228,6 +225,18 @@ class ParquetOutput(Table):
         if self._held is None:
             raise ValueError(f"version {self._pointer.version} is not the newest: nothing can follow it")
         _swap(self.uri, self._place, pointer, self._held)
+
+
+def _place(uri: str) -> Place:
+    place = place_of(uri)
+    if place is None:
+        raise SettingsError(
+            "a Parquet table needs storage that replaces a file on a condition",
+            found=uri,
+            allowed=("a path", "s3://", "gs://", "abfss://"),
+            hint="write to one of these, or set output.format to delta",
+        )
+    return place
 
 
 def _swap(uri: str, place: Place, pointer: Pointer, held: Held | None) -> None:

@@ -432,11 +432,11 @@ def test_a_folder_of_somebody_elses_files(tmp_path):
         inspect(str(tmp_path), "parquet")
 
 
-def test_storage_that_cannot_replace_on_a_condition(table, monkeypatch):
-    plan, staged, manifest = prepared(table, "r1", BOTH)
+def test_storage_that_cannot_replace_on_a_condition_is_refused_before_scoring(table, monkeypatch):
     monkeypatch.setattr(parquet, "place_of", lambda _: None)
     with pytest.raises(SettingsError, match=r"output\.format to delta"):
-        commit(plan, staged, manifest, is_live=is_live)
+        inspect(table, "parquet")
+    assert not inspect(table, "delta").exists
 
 
 def test_a_fence_of_any_name_leaves_a_pointer_that_can_be_read(table):
