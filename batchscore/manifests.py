@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
 
-from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.filesystem import open_filesystem, write_durably
 from batchscore.contracts import (
     MAX_RUN_ID_CHARS,
     METADATA_FOLDER,
@@ -30,7 +28,6 @@ from batchscore.contracts import (
 from batchscore.errors import SettingsError, SetupError, UnavailableError
 
 FORMAT_VERSION = 1
-RUN_KEY = "batchscore.run_id"  # in the metadata of the commit that publishes a run
 FOLDER = f"{METADATA_FOLDER}/manifests"
 READERS = 8  # manifests read at a time; each is one request on an object store
 
@@ -70,7 +67,7 @@ def write(table_uri: str, manifest: Manifest) -> str:
     data = to_json(manifest).encode()
     try:
         if isinstance(filesystem, pafs.LocalFileSystem):
-            _write_local(Path(root) / relative, data)
+            write_durably(Path(root) / relative, data)
         else:
             with filesystem.open_output_stream(f"{root}/{relative}") as stream:
                 stream.write(data)
@@ -79,26 +76,6 @@ def write(table_uri: str, manifest: Manifest) -> str:
             "the run's manifest could not be written", found=error, hint="check space and write permission"
         ) from error
     return relative
-
-
-def _write_local(path: Path, data: bytes) -> None:
-    """A crash leaves the old file or the new one; the rename is durable once the folder is synced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def read(table_uri: str, run_id: str) -> Manifest | None:

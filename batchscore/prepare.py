@@ -107,7 +107,7 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
     source, restriction = pin_source(config, spark)
     refuse_output_inside_input(config.output.path, source)
     # Executors work in folders of their own: what they stage must not depend on the driver's.
-    target = publish.inspect(absolute(config.output.path))
+    target = publish.inspect(absolute(config.output.path), config.output.format)
     local = config.scoring.runner == "local"
     cores = os.cpu_count() or 1 if local else session.cores(config.spark.master, config.spark.conf)
     plan = make(

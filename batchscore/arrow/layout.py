@@ -1,4 +1,4 @@
-"""Where the data files of a unit lie, and how partition values are spelled in Delta's log."""
+"""Where the data files of a unit lie, and how partition values are spelled in a table's log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from batchscore.arrow.types import to_arrow
 from batchscore.arrow.values import python_of, scalar_of
-from batchscore.contracts import UnitValues
+from batchscore.contracts import RUNS_FOLDER, OutputFormat, UnitValues
 from batchscore.errors import SettingsError
 
 NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
@@ -110,6 +110,32 @@ def partition_path(unit: UnitValues) -> str:
     '%5Fday=__HIVE_DEFAULT_PARTITION__'
     """
     return "/".join(_folder(name, value) for name, value in unit)
+
+
+def data_folder(output_format: OutputFormat, run_id: str, unit: UnitValues) -> str:
+    """The folder of a unit's data files, relative to the table's root; '' for the root itself.
+
+    Of a Parquet table each run has a folder of its own. It begins with ``_``: a reader that lists the table instead
+    of asking its pointer finds nothing there, rather than what older runs left beside what counts. Below it no folder
+    is named ``column=value``: the partition columns are in the files, with their types, and readers that guess types
+    from paths would meet them twice.
+
+    >>> data_folder("parquet", "r1", (("ds", "2026-01-31"),)), data_folder("delta", "r1", (("ds", "2026-01-31"),))
+    ('_runs/r1/ds-2026-01-31', 'ds=2026-01-31')
+    """
+    folder = partition_path(unit)
+    if output_format == "delta":
+        return folder
+    return "/".join((RUNS_FOLDER, run_id, *folder.replace("=", "-").split("/"))).rstrip("/")
+
+
+def is_data_path(relative: str) -> bool:
+    """Whether a path below a table's root is one of data files, published or not: no log and no metadata.
+
+    >>> is_data_path("_delta_log/0.json"), is_data_path("ds=1/part-0.parquet"), is_data_path("_runs/r1/part-0.parquet")
+    (False, True, True)
+    """
+    return not relative.startswith("_") or relative.startswith(f"{RUNS_FOLDER}/")
 
 
 def _folder(name: str, value: str | None) -> str:

@@ -199,16 +199,23 @@ def _counted_runs(uri: str, path: str) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((str(entry["values"]), int(entry["counts"])) for entry in counted))
 
 
-def _deletions(table: DeltaTable) -> dict[str, str]:
-    """Digest of each deletion vector by relative path."""
+def kept_rows(table: DeltaTable) -> dict[str, bytes]:
+    """For each file with a deletion vector, by relative path: a byte for each row, 0 where it is deleted.
+
+    Rows behind the last byte are kept.
+    """
     root = table.table_uri
-    found: dict[str, str] = {}
+    found: dict[str, bytes] = {}
     for entry in table_of(table.deletion_vectors()).to_pylist():
-        kept = bytes(bool(keep) for keep in entry["selection_vector"])
         uri = entry["filepath"]
         path = uri[len(root) :].lstrip("/") if uri.startswith(root) else uri
-        found[unquote(path)] = hashlib.sha256(kept).hexdigest()
+        found[unquote(path)] = bytes(bool(keep) for keep in entry["selection_vector"])
     return found
+
+
+def _deletions(table: DeltaTable) -> dict[str, str]:
+    """Digest of each deletion vector by relative path."""
+    return {path: hashlib.sha256(kept).hexdigest() for path, kept in kept_rows(table).items()}
 
 
 def unit_states(files: Iterable[ActiveFile]) -> dict[UnitValues, UnitState]:

@@ -110,7 +110,8 @@ def _head_lines(plan: ScoringPlan, runner: str) -> list[str]:
     version = f"{model.name}/{model.version}" if model.version else model.name
     asked = "" if model.requested == version else f", asked for as {model.requested}"
     at = f"version {source.version}" if source.version is not None else f"snapshot {source.snapshot[:DIGEST_CHARS]}"
-    there = f"version {target.version}" if target.exists else "a new table"
+    kind = " of Parquet files" if task.output_format == "parquet" else ""
+    there = f"version {target.version}{kind}" if target.exists else f"a new table{kind}"
     by = f", partitioned by {listed(task.partition_by)}" if task.partition_by else ""
     how = plan.route_reason or "workers read the files themselves"
     size = "" if plan.route == "dataframe" else f", {len(plan.tasks):,} tasks"

@@ -192,8 +192,10 @@ class OutputSettings(_Settings):
     """Where predictions go."""
 
     path: Name = Field(description="Path or URI of the prediction table; it is made when it does not exist.")
-    format: Annotated[Literal["delta", "parquet"], not_built("delta")] = Field(
-        default="delta", description="Format of the prediction table. parquet is not built yet."
+    format: Literal["delta", "parquet"] = Field(
+        default="delta",
+        description="Format of the prediction table: Delta, or Parquet files with one pointer file that says which of "
+        "them count.",
     )
     mode: Literal["partitions", "replace", "append"] = Field(
         default="partitions",

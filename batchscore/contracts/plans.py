@@ -30,6 +30,7 @@ class RunOptions:
 
 
 Mode: TypeAlias = Literal["partitions", "replace", "append"]
+OutputFormat: TypeAlias = Literal["delta", "parquet"]
 Route: TypeAlias = Literal["splits", "dataframe"]
 
 
@@ -125,6 +126,7 @@ class ScoringTask:
         quarantine_uri: root of the table of rows that are left out.
         max_quarantined: rows that may be left out, as far as the plan can tell; -1 where it cannot.
         replay: the rows to take, where not all of them.
+        output_format: of the output table; says where its data files lie and what is in them.
     """
 
     run_id: str
@@ -143,6 +145,7 @@ class ScoringTask:
     staging_uri: str
     file_rows: int
     loads_model: bool = True
+    output_format: OutputFormat = "delta"
     rules: tuple[Rule, ...] = ()
     classes: tuple[str, ...] = ()
     quarantine_uri: str = ""

@@ -188,6 +188,7 @@ def _task(inputs: PlanInputs, partition_by: tuple[str, ...]) -> ScoringTask:
         classes=model.classes,
         quarantine_uri=inputs.target.uri.rstrip("/") + QUARANTINE_SUFFIX,
         replay=inputs.replay,
+        output_format=config.output.format,
     )
 
 

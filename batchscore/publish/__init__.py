@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from batchscore.publish.cleanup import discard, discard_run, fence
+from batchscore.publish.removal import check_removal
 from batchscore.publish.swap import commit
 from batchscore.publish.target import check_target, inspect, prepare, published_files
-from batchscore.publish.transaction import check_removal
 
 __all__ = [
     "check_removal",

@@ -5,40 +5,29 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
-from urllib.parse import unquote
 
 import pyarrow.fs as pafs
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
-from deltalake.exceptions import DeltaError
 
 from batchscore.arrow.filesystem import open_filesystem
-from batchscore.arrow.snapshot import LOG_FOLDER, open_table
-from batchscore.arrow.values import table_of
+from batchscore.arrow.layout import is_data_path
 from batchscore.contracts import METADATA_FOLDER, StagedFile
 from batchscore.errors import UnavailableError
+from batchscore.tables import Conflict, Table, open_table
 
-# Ids of transactions that fence a run. delta-rs keeps them through RESTORE and DELETE.
-FENCE_PREFIX = "batchscore.fence/"
 FENCE_FOLDER = f"{METADATA_FOLDER}/fences"
 FENCE_ATTEMPTS = 25
-# Clocks of the machine that wrote a file and of the one that wrote a commit may differ by as much.
-CLOCK_SKEW = timedelta(hours=1)
-
-# Checkpoints are a step of their own: a hook that fails raises after the version has landed.
-NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 _LOG = logging.getLogger(__name__)
 
 
 def fence(uri: str, run_id: str) -> bool:
-    """Commits that this run may no longer publish: a transaction action that names it, and no data.
+    """Commits that this run may no longer publish, and no data.
 
-    A run that is already published stays published. Before the table exists there is no log to write to: a
+    A run that is already published stays published. Before the table exists there is nothing to commit to: a
     marker file is left instead, which a creating commit looks for.
 
     Returns:
-        True where the fence is in the table's log, False where it is only a marker.
+        True where the fence is in the table, False where it is only a marker.
 
     Raises:
         UnavailableError: the table is too busy, or not reachable.
@@ -53,28 +42,14 @@ def fence(uri: str, run_id: str) -> bool:
         if is_fenced(table, uri, run_id):
             return True
         try:
-            _commit_fence(table, run_id)
-        except (DeltaError, OSError) as error:
+            table.fence(run_id)
+        except Conflict as error:
             _LOG.debug("fence of run %s met another commit: %s", run_id, error)
             time.sleep(0.05 * attempt)
     table = open_table(uri)
     if table is not None and is_fenced(table, uri, run_id):
         return True
     raise UnavailableError(f"run {run_id} could not be fenced: other commits came first", hint="try again")
-
-
-def _commit_fence(table: DeltaTable, run_id: str) -> None:
-    # Without `last_updated` a retention for transactions would drop the fence.
-    action = Transaction(FENCE_PREFIX + run_id, 1, int(time.time() * 1000))
-    table.create_write_transaction(
-        [],
-        "append",
-        Schema.from_json(table.schema().to_json()),
-        commit_properties=CommitProperties(
-            max_commit_retries=0, app_transactions=[action], custom_metadata={"batchscore.fenced": run_id}
-        ),
-        post_commithook_properties=NO_HOOKS,
-    )
 
 
 def _mark(uri: str, run_id: str) -> None:
@@ -87,9 +62,9 @@ def _mark(uri: str, run_id: str) -> None:
         raise UnavailableError(f"run {run_id} could not be fenced", found=error) from error
 
 
-def is_fenced(table: DeltaTable | None, uri: str, run_id: str) -> bool:
-    """Whether this run was fenced: in the table's log, or by a marker from before the table existed."""
-    if table is not None and table.transaction_version(FENCE_PREFIX + run_id) is not None:
+def is_fenced(table: Table | None, uri: str, run_id: str) -> bool:
+    """Whether this run was fenced: in the table, or by a marker from before the table existed."""
+    if table is not None and table.is_fenced(run_id):
         return True
     filesystem, root = open_filesystem(uri)
     info = filesystem.get_file_info(f"{root}/{FENCE_FOLDER}/{run_id}")
@@ -97,7 +72,7 @@ def is_fenced(table: DeltaTable | None, uri: str, run_id: str) -> bool:
 
 
 def discard(uri: str, files: Iterable[StagedFile]) -> int:
-    """Deletes staged files that were not published; never one that the table's log mentions.
+    """Deletes staged files that were not published; never one that a kept version of the table mentions.
 
     Args:
         uri: root of the table.
@@ -112,7 +87,7 @@ def discard(uri: str, files: Iterable[StagedFile]) -> int:
 def discard_run(uri: str, run_id: str) -> int:
     """Deletes everything that a failed run staged, also what its killed or cancelled tasks left.
 
-    Staged files carry the run's id in their names. Nothing that the table's log mentions is deleted.
+    Staged files carry the run's id in their names. Nothing that a kept version of the table mentions is deleted.
 
     Args:
         uri: root of the table.
@@ -124,14 +99,15 @@ def discard_run(uri: str, run_id: str) -> int:
     filesystem, root = open_filesystem(uri)
     infos = filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=True))
     paths = {info.path[len(root) + 1 :] for info in infos if info.is_file and f"-{run_id}-" in info.base_name}
-    return _discard(uri, {path for path in paths if not path.startswith("_")})
+    return _discard(uri, {path for path in paths if is_data_path(path)})
 
 
 def _discard(uri: str, paths: set[str]) -> int:
     if not paths:
         return 0
     filesystem, root = open_filesystem(uri)
-    kept = _mentioned(uri, filesystem, root, paths)
+    table = open_table(uri)
+    kept = set() if table is None else table.mentioned(paths)
     deleted = 0
     for path in sorted(paths - kept):
         try:
@@ -142,28 +118,3 @@ def _discard(uri: str, paths: set[str]) -> int:
         except OSError as error:
             _LOG.warning("staged file %s could not be deleted: %s", path, error)
     return deleted
-
-
-def _mentioned(uri: str, filesystem: pafs.FileSystem, root: str, paths: set[str]) -> set[str]:
-    """Those of ``paths`` that are active, or were added or removed by a commit not older than they are."""
-    table = open_table(uri)
-    if table is None:
-        return set()
-    active = {unquote(path) for path in table_of(table.get_add_actions()).column("path").to_pylist()}
-    infos = filesystem.get_file_info([f"{root}/{path}" for path in sorted(paths)])
-    written = [info.mtime for info in infos if info.mtime is not None]
-    if not written:
-        return paths & active
-    since = min(written).astimezone(UTC) - CLOCK_SKEW
-    names = {path.rsplit("/", 1)[-1]: path for path in paths}
-    found = paths & active
-    for info in filesystem.get_file_info(pafs.FileSelector(f"{root}/{LOG_FOLDER}")):
-        if info.base_name.endswith(".json") and _since(info.mtime, since):
-            with filesystem.open_input_stream(info.path) as stream:
-                text = stream.read().decode(errors="replace")
-            found |= {path for name, path in names.items() if name in text}
-    return found
-
-
-def _since(moment: datetime | None, since: datetime) -> bool:
-    return moment is None or moment.astimezone(UTC) >= since

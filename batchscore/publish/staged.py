@@ -1,8 +1,7 @@
-"""What a staged file must be before the log names it: delta-rs checks none of this."""
+"""What a staged file must be before the table names it: nobody else checks any of this."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -19,9 +18,11 @@ from batchscore.arrow.layout import is_canonical
 from batchscore.arrow.types import from_arrow
 from batchscore.contracts import (
     RUN_COLUMN,
+    RUNS_FOLDER,
     ColumnStats,
     ManifestUnit,
     OutputColumn,
+    OutputFormat,
     ScoringPlan,
     StagedFile,
     UnitValues,
@@ -41,11 +42,18 @@ class Expected:
     partition_by: tuple[str, ...]
     units: tuple[ManifestUnit, ...]
     required: frozenset[str] = frozenset()  # columns that the table declares NOT NULL
+    output_format: OutputFormat = "delta"
 
     @property
     def in_file(self) -> dict[str, str]:
         """Name and type of the columns that a data file holds."""
-        return {column.name: column.type for column in self.columns if column.name not in self.partition_by}
+        left_out = self.partition_by if self.output_format == "delta" else ()
+        return {column.name: column.type for column in self.columns if column.name not in left_out}
+
+    @property
+    def folder(self) -> str:
+        """What the path of a data file begins with."""
+        return "" if self.output_format == "delta" else f"{RUNS_FOLDER}/{self.run_id}/"
 
 
 def expected_of(plan: ScoringPlan, units: Iterable[ManifestUnit]) -> Expected:
@@ -57,6 +65,7 @@ def expected_of(plan: ScoringPlan, units: Iterable[ManifestUnit]) -> Expected:
         partition_by=plan.task.partition_by,
         units=tuple(units),
         required=frozenset(column.name for column in plan.target.columns if not column.nullable),
+        output_format=plan.task.output_format,
     )
 
 
@@ -107,16 +116,22 @@ def check_present(files: Sequence[StagedFile], uri: str) -> None:
 
 
 def _faults(file: StagedFile, expected: Expected) -> list[str]:
-    return [*_path_faults(file.path), *_unit_faults(file.unit, expected), *_stats_faults(file, expected)]
+    return [
+        *_path_faults(file.path, expected.folder),
+        *_unit_faults(file.unit, expected),
+        *_stats_faults(file, expected),
+    ]
 
 
-def _path_faults(path: str) -> list[str]:
+def _path_faults(path: str, folder: str) -> list[str]:
     pure = PurePosixPath(path)
     if not path or pure.is_absolute() or "://" in path or "\\" in path or str(pure) != path:
         return ["its path is not relative to the table"]
     if ".." in pure.parts:
         return ["its path leaves the table"]
-    if any(part.startswith(("_", ".")) for part in pure.parts):
+    if not path.startswith(folder):
+        return [f"its path is not in the run's own folder {folder}"]
+    if any(part.startswith(("_", ".")) for part in PurePosixPath(path.removeprefix(folder)).parts):
         return ["a part of its path begins with _ or ., which readers and VACUUM overlook"]
     return []
 
@@ -136,7 +151,7 @@ def _unit_faults(unit: UnitValues, expected: Expected) -> list[str]:
 
 
 def _stats_faults(file: StagedFile, expected: Expected) -> list[str]:
-    types = expected.in_file
+    types = {name: kind for name, kind in expected.in_file.items() if name not in expected.partition_by}
     faults = []
     for stats in file.stats:
         if stats.name not in types:
@@ -222,23 +237,3 @@ def _stored_type(arrow: pa.DataType) -> str:
     if pa.types.is_list(arrow) or pa.types.is_large_list(arrow):
         return f"array<{_stored_type(arrow.value_type)}>"
     return from_arrow(arrow)
-
-
-def delta_stats(file: StagedFile) -> str:
-    """Delta's statistics of a file as JSON.
-
-    >>> delta_stats(StagedFile("a", 1, 2, (), (ColumnStats("x", 0, 1, 5),)))
-    '{"numRecords":2,"minValues":{"x":1},"maxValues":{"x":5},"nullCount":{"x":0},"tightBounds":true}'
-    """
-    bounded = [stats for stats in file.stats if stats.minimum is not None]
-    return json.dumps(
-        {
-            "numRecords": file.rows,
-            "minValues": {stats.name: stats.minimum for stats in bounded},
-            "maxValues": {stats.name: stats.maximum for stats in bounded},
-            "nullCount": {stats.name: stats.null_count for stats in file.stats},
-            "tightBounds": True,
-        },
-        separators=(",", ":"),
-        allow_nan=False,
-    )

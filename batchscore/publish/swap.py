@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from deltalake import DeltaTable
-
-from batchscore import manifests
-from batchscore.arrow.snapshot import ActiveFile, Snapshot, active_files, open_table, snapshot_of, unit_states
+from batchscore import manifests, tables
+from batchscore.arrow.snapshot import ActiveFile
 from batchscore.contracts import (
+    RUN_KEY,
+    Column,
     Manifest,
     ManifestHead,
     ManifestUnit,
@@ -33,8 +33,8 @@ from batchscore.errors import BatchscoreError, FencedOutError, UnavailableError,
 from batchscore.publish import staged as staged_files
 from batchscore.publish.cleanup import discard, is_fenced
 from batchscore.publish.features import refusal
-from batchscore.publish.target import check_target
-from batchscore.publish.transaction import Change, checkpoint, write
+from batchscore.publish.target import check_target, refuse_other_format
+from batchscore.tables import Change, Table
 
 IsLive = Callable[[UnitState, str, UnitValues, Mapping[str, ManifestHead], Mode], bool]
 
@@ -49,15 +49,14 @@ _LOG = logging.getLogger(__name__)
 class Look:
     """The newest version of the table; ``table`` is None where there is none yet."""
 
-    table: DeltaTable | None
-    snapshot: Snapshot | None
+    table: Table | None
     files: tuple[ActiveFile, ...]
     units: Mapping[UnitValues, UnitState]
 
     @property
     def version(self) -> int:
         """Its version, -1 where there is no table."""
-        return -1 if self.snapshot is None else self.snapshot.version
+        return -1 if self.table is None else self.table.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ def commit(
     max_attempts: int = MAX_ATTEMPTS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Receipt:
-    """Publishes the staged units in one Delta commit, or nothing.
+    """Publishes the staged units in one commit, or nothing.
 
     ``partitions``: exactly the offered units are replaced. ``replace``: every active file goes, but for units
     that the plan leaves alone. ``append``: nothing goes. A unit that the table meanwhile holds under the same
@@ -132,7 +131,7 @@ def _offer(plan: ScoringPlan, staged: StagedOutput, manifest: Manifest) -> Offer
     units = {unit.values: unit for unit in manifest.units}
     names = listed((unit_text(values) for values in units), 3)
     metadata = {
-        manifests.RUN_KEY: plan.run_id,
+        RUN_KEY: plan.run_id,
         "batchscore.manifest": f"{manifests.FOLDER}/{plan.run_id}.json",
         "batchscore.model": f"{manifest.model_name}/{manifest.model_version}",
         "batchscore.model_digest": manifest.model_digest,
@@ -147,25 +146,25 @@ def _offer(plan: ScoringPlan, staged: StagedOutput, manifest: Manifest) -> Offer
 
 def _look(offer: Offer) -> Look:
     """The newest version, with what it says of units; the layout is checked again where it is not the plan's."""
-    table = open_table(offer.uri)
+    table = tables.open_table(offer.uri)
     if is_fenced(table, offer.uri, offer.plan.run_id):
         raise FencedOutError(
             f"run {offer.plan.run_id} was taken over by another run and may no longer publish",
             hint="look at `batchscore history`; run again if the units are not there",
         )
     if table is None:
-        return Look(None, None, (), {})
-    snapshot = snapshot_of(table)
+        return Look(None, (), {})
+    task = offer.plan.task
+    refuse_other_format(table, task.output_format)
     state = TargetState(
         offer.uri,
-        version=snapshot.version,
-        columns=snapshot.columns,
-        partition_by=snapshot.partition_by,
-        refused=refusal(snapshot, offer.uri),
+        version=table.version,
+        columns=table.columns,
+        partition_by=table.partition_by,
+        refused=refusal(table.snapshot, offer.uri),
     )
-    check_target(state, offer.plan.task.columns, offer.plan.task.partition_by, offer.plan.evolve_schema)
-    files = active_files(table, offer.uri, snapshot)
-    return Look(table, snapshot, files, unit_states(files))
+    check_target(state, task.columns, task.partition_by, offer.plan.evolve_schema)
+    return Look(table, table.files, table.units)
 
 
 def _already_landed(offer: Offer, look: Look, attempt: int) -> Receipt | None:
@@ -188,15 +187,12 @@ def _already_landed(offer: Offer, look: Look, attempt: int) -> Receipt | None:
     return Receipt(version, published, tuple(dropped.values()), attempt)
 
 
-def landed_version(table: DeltaTable, run_id: str, since: int) -> int | None:
+def landed_version(table: Table, run_id: str, since: int) -> int | None:
     """The version after ``since`` that this run committed, by the commits' metadata; None where none names it."""
-    newer = table.version() - max(since, -1)
+    newer = table.version - max(since, -1)
     if newer <= 0:
         return None
-    for entry in table.history(limit=newer):
-        if entry.get(manifests.RUN_KEY) == run_id:
-            return int(entry["version"])
-    return None
+    return next((entry.version for entry in table.versions(newer) if entry.run_id == run_id), None)
 
 
 def _attempt(offer: Offer, look: Look, is_live: IsLive, attempt: int) -> Receipt | None:
@@ -209,13 +205,31 @@ def _attempt(offer: Offer, look: Look, is_live: IsLive, attempt: int) -> Receipt
     if not files and not removed:
         return Receipt(-1, (), tuple(dropped.values()), attempt)
     staged_files.check_present(files, offer.uri)
-    change = Change(offer.plan, publish, files, removed, offer.metadata)
+    change = _change(offer, publish, files, removed)
     version = _swap(offer, look, change)
     if version is None:
         return None
     _read_back(offer, look, change, version)
-    checkpoint(offer.uri, version)
+    tables.checkpoint(offer.uri, version)
     return Receipt(version, tuple(publish.values()), tuple(dropped.values()), attempt)
+
+
+def _change(
+    offer: Offer,
+    publish: Mapping[UnitValues, ManifestUnit],
+    files: tuple[StagedFile, ...],
+    removed: tuple[ActiveFile, ...],
+) -> Change:
+    plan = offer.plan
+    return Change(
+        columns=tuple(Column(column.name, column.type, column.nullable) for column in plan.task.columns),
+        partition_by=plan.task.partition_by,
+        retention_days=plan.retention_days,
+        files=files,
+        removed=removed,
+        units=tuple(publish) if plan.mode == "partitions" and plan.task.replay is None else None,
+        metadata=offer.metadata,
+    )
 
 
 def _live_units(offer: Offer, look: Look, is_live: IsLive) -> dict[UnitValues, ManifestUnit]:
@@ -276,22 +290,22 @@ def _removed(
 def _swap(offer: Offer, look: Look, change: Change) -> int | None:
     """Commits on exactly the version looked at; the version that landed, or None where another came first."""
     try:
-        written = write(change, look.table, look.snapshot)
+        written = tables.write(change, look.table, offer.uri, offer.plan.task.output_format)
     except BatchscoreError:
         raise
-    except Exception as error:  # noqa: BLE001  # delta-rs raises many types, some of them after the version landed
+    except Exception as error:  # noqa: BLE001  # stores raise many types, some of them after the version landed
         return _outcome(offer, look, error)
     return look.version + 1 if written else None
 
 
 def _outcome(offer: Offer, look: Look, error: Exception) -> int | None:
     """What an exception from the commit meant, asked of a fresh handle."""
-    table = open_table(offer.uri)
+    table = tables.open_table(offer.uri)
     version = None if table is None else landed_version(table, offer.plan.run_id, look.version)
     if version is not None:
         _LOG.warning("the commit of run %s landed as version %d and then failed: %s", offer.plan.run_id, version, error)
         return version
-    if table is not None and table.version() > look.version:
+    if table is not None and table.version > look.version:
         _LOG.info("another commit came before that of run %s: %s", offer.plan.run_id, error)
         return None
     raise UnavailableError(
@@ -304,13 +318,13 @@ def _outcome(offer: Offer, look: Look, error: Exception) -> int | None:
 def _read_back(offer: Offer, look: Look, change: Change, version: int) -> None:
     """The version must hold what was active, less what was removed, and the staged files: delta-rs checks no filter."""
     try:
-        table = open_table(offer.uri, version)
+        table = tables.open_table(offer.uri, version)
     except BatchscoreError as error:
         _LOG.warning("version %d could not be read back: %s", version, error)
         return
     if table is None:
         return
-    found = {(file.path, file.size, file.unit) for file in active_files(table, offer.uri, snapshot_of(table))}
+    found = {(file.path, file.size, file.unit) for file in table.files}
     gone = {file.path for file in change.removed}
     wanted = {(file.path, file.size, file.unit) for file in look.files if file.path not in gone}
     wanted |= {(file.path, file.size, file.unit) for file in change.files}
@@ -318,7 +332,7 @@ def _read_back(offer: Offer, look: Look, change: Change, version: int) -> None:
         raise BatchscoreError(
             f"version {version} of the table does not hold what run {offer.plan.run_id} published",
             found=listed(sorted(path for path, _, _ in found ^ wanted)),
-            hint=f"RESTORE TABLE delta.`{offer.uri}` TO VERSION AS OF {version - 1}",
+            hint=table.undo(version - 1),
         )
 
 

@@ -10,43 +10,48 @@ import pyarrow.fs as pafs
 from batchscore import manifests
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.layout import is_canonical
-from batchscore.arrow.snapshot import (
-    LOG_FOLDER,
-    Snapshot,
-    active_files,
-    open_table,
-    snapshot_of,
-    unit_states,
+from batchscore.arrow.snapshot import LOG_FOLDER, Snapshot
+from batchscore.contracts import (
+    METADATA_FOLDER,
+    OutputColumn,
+    OutputFormat,
+    Schema,
+    StagedFile,
+    TargetState,
+    UnitValues,
 )
-from batchscore.contracts import METADATA_FOLDER, OutputColumn, Schema, StagedFile, TargetState, UnitValues
 from batchscore.errors import InputError, SettingsError, UnavailableError, nearest
 from batchscore.publish.features import refusal
 from batchscore.schema import is_supported
+from batchscore.tables import FORMATS, Table, open_table
 
 MARK = f"{METADATA_FOLDER}/table"
 
 
-def inspect(uri: str) -> TargetState:
+def inspect(uri: str, output_format: OutputFormat = "delta") -> TargetState:
     """What planning needs to know of the output table; reads its log, no data row.
 
     Args:
         uri: path or URI of the table.
+        output_format: what is to be there.
 
     Returns:
         The state; ``TargetState(uri)`` where there is no table. Units are read only from a table that
         batchscore may write: where ``refused`` is set there are none.
 
     Raises:
-        SettingsError: the place holds files but no Delta table.
+        SettingsError: the place holds a table of the other format, or files but no table, or takes none.
         UnavailableError: storage could not be reached.
         InputError: the log cannot be read.
     """
     try:
         table = open_table(uri)
         if table is None:
-            _refuse_other_files(uri)
+            _refuse_other_files(uri, output_format)
+            FORMATS[output_format].check_place(uri)
             return TargetState(uri)
-        snapshot = snapshot_of(table)
+        refuse_other_format(table, output_format)
+        snapshot = table.snapshot
     except InputError:
         required = _features_in_log(uri)
         why = refusal(Snapshot(0, (), (), required, {}, {}), uri)
@@ -56,7 +61,7 @@ def inspect(uri: str) -> TargetState:
     why = refusal(snapshot, uri)
     if why is not None:
         return TargetState(uri, snapshot.version, snapshot.columns, snapshot.partition_by, refused=why)
-    units = unit_states(active_files(table, uri, snapshot))
+    units = table.units
     runs = {run for state in units.values() for run, _ in state.runs}
     return TargetState(
         uri,
@@ -77,10 +82,9 @@ def published_files(uri: str, units: Collection[UnitValues]) -> tuple[StagedFile
     table = open_table(uri)
     if table is None:
         return ()
-    files = active_files(table, uri, snapshot_of(table))
     return tuple(
         StagedFile(file.path, file.size, -1 if file.rows is None else file.rows, file.unit, ())
-        for file in files
+        for file in table.files
         if file.unit in units
     )
 
@@ -110,7 +114,21 @@ def prepare(uri: str) -> None:
         ) from error
 
 
-def _refuse_other_files(uri: str) -> None:
+def refuse_other_format(table: Table, output_format: OutputFormat) -> None:
+    """Refuses a table of another format than the settings say.
+
+    Raises:
+        SettingsError: naming both.
+    """
+    if table.format != output_format:
+        raise SettingsError(
+            f"the output at {table.uri} has another format",
+            found=f"{table.format} in the table, output.format {output_format} asked",
+            hint=f"set output.format to {table.format}, or write to another path",
+        )
+
+
+def _refuse_other_files(uri: str, output_format: OutputFormat) -> None:
     """A folder with data but no log belongs to someone else, but for one that :func:`prepare` marked."""
     filesystem, root = open_filesystem(uri)
     kind = filesystem.get_file_info(root).type
@@ -121,10 +139,12 @@ def _refuse_other_files(uri: str) -> None:
     names = {entry.base_name for entry in filesystem.get_file_info(pafs.FileSelector(root))}
     seen = sorted(name for name in names if not name.startswith("."))
     if seen and METADATA_FOLDER not in names:
+        kind = "Delta table" if output_format == "delta" else "prediction table"
+        convert = ", or make it a Delta table first: CONVERT TO DELTA parquet.`...`"
         raise SettingsError(
-            "the output folder holds files but is no Delta table",
+            f"the output folder holds files but is no {kind}",
             found=", ".join(seen[:5]),
-            hint="name an empty folder, or make it a Delta table first: CONVERT TO DELTA parquet.`...`",
+            hint=f"name an empty folder{convert if output_format == 'delta' else ''}",
         )
 
 

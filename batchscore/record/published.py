@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import UTC, datetime
-
-from deltalake import DeltaTable
 
 from batchscore import manifests
-from batchscore.arrow.snapshot import active_files, open_table, snapshot_of
 from batchscore.contracts import Manifest, RunRecord
 from batchscore.errors import SetupError
+from batchscore.tables import Table, open_table
 
 RECOVERED = "recovered from the manifest and the table's own files"
 
@@ -26,7 +23,7 @@ def published_records(table_uri: str, run_ids: Collection[str]) -> list[RunRecor
     if table is None or not run_ids:
         return []
     commits = _commits(table)
-    rows = _active_rows(table, table_uri)
+    rows = _active_rows(table)
     records = []
     for run_id in sorted(set(run_ids) & (set(commits) | set(rows))):
         manifest = _manifest(table_uri, run_id)
@@ -43,20 +40,14 @@ def _manifest(table_uri: str, run_id: str) -> Manifest | None:
         return None
 
 
-def _commits(table: DeltaTable) -> dict[str, tuple[int, str]]:
-    """Version and time of each run's commit, as far back as the log still lists them."""
-    found = {}
-    for entry in table.history():
-        run_id = entry.get(manifests.RUN_KEY)
-        if isinstance(run_id, str):
-            moment = datetime.fromtimestamp(int(entry.get("timestamp", 0)) / 1000, UTC)
-            found[run_id] = (int(entry["version"]), moment.isoformat(timespec="milliseconds"))
-    return found
+def _commits(table: Table) -> dict[str, tuple[int, str]]:
+    """Version and time of each run's commit, as far back as the table still lists them."""
+    return {entry.run_id: (entry.version, entry.committed_at) for entry in table.versions() if entry.run_id}
 
 
-def _active_rows(table: DeltaTable, table_uri: str) -> dict[str, int]:
+def _active_rows(table: Table) -> dict[str, int]:
     totals: dict[str, int] = {}
-    for file in active_files(table, table_uri, snapshot_of(table)):
+    for file in table.files:
         for run_id, rows in file.runs:
             totals[run_id] = totals.get(run_id, 0) + rows
     return totals

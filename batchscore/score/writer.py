@@ -15,7 +15,8 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from batchscore.arrow.filesystem import open_filesystem
-from batchscore.arrow.layout import partition_path, partition_value
+from batchscore.arrow.layout import data_folder, partition_value
+from batchscore.arrow.splits import constant
 from batchscore.arrow.values import array_of, numbers_of
 from batchscore.contracts import (
     COLUMN_COLUMN,
@@ -64,7 +65,7 @@ class _OpenFile:
         self.rows = 0
         self._filesystem = filesystem
         self._path = f"{root}/{relative}"
-        self._schema = pa.schema([_constant(field) if field.name in constants else field for field in schema])
+        self._schema = pa.schema([_constant(field, constants.get(field.name)) for field in schema])
         self._constants = constants
         self._stats = StatsBuilder(schema)
         self._writer = pq.ParquetWriter(
@@ -112,7 +113,9 @@ class _OpenFile:
         self._flush()
         self._writer.close()
         size = self._filesystem.get_file_info(self._path).size
-        return StagedFile(self.relative, size, self.rows, unit, self._stats.finish())
+        of_unit = {name for name, _ in unit}  # the unit itself says what these columns hold
+        stats = tuple(stats for stats in self._stats.finish() if stats.name not in of_unit)
+        return StagedFile(self.relative, size, self.rows, unit, stats)
 
     def abandon(self) -> None:
         self._writer.close()
@@ -122,13 +125,15 @@ class StagedWriter:
     """Routes scored batches to one file a unit and remembers what was written.
 
     Args:
-        task: the run's task; its ``partition_by`` columns go into paths, not into the files.
+        task: the run's task; for Delta its ``partition_by`` columns go into paths, not into the files.
     """
 
     def __init__(self, task: ScoringTask) -> None:
         self._task = task
         self._filesystem, self._root = open_filesystem(task.staging_uri)
-        self._schema = pa.schema([field for field in output_schema(task) if field.name not in task.partition_by])
+        left_out = task.partition_by if task.output_format == "delta" else ()
+        self._schema = pa.schema([field for field in output_schema(task) if field.name not in left_out])
+        self._types = {column.name: column.type for column in task.columns}
         self._constants = lineage_values(task)
         self._repetitive = [
             field.name for field in self._schema if field.name not in task.keys and not _holds_floats(field.type)
@@ -167,7 +172,7 @@ class StagedWriter:
             return self._open[unit]
         if len(self._open) >= MAX_OPEN_FILES:
             self._close(next(iter(self._open)))
-        folder = partition_path(unit)
+        folder = data_folder(self._task.output_format, self._task.run_id, unit)
         name = f"part-{self._count:05d}-{self._task.run_id}-{self._attempt}.zstd.parquet"
         relative = f"{folder}/{name}" if folder else name
         self._count += 1
@@ -175,17 +180,22 @@ class StagedWriter:
             self._filesystem.create_dir(f"{self._root}/{folder}".rstrip("/"), recursive=True)
             self._folders.add(folder)
         self._paths.append(f"{self._root}/{relative}")
-        self._open[unit] = _OpenFile(
-            self._filesystem, self._root, relative, self._schema, self._constants, self._repetitive
-        )
+        constants = {**self._constants, **self._of_unit(unit)}
+        self._open[unit] = _OpenFile(self._filesystem, self._root, relative, self._schema, constants, self._repetitive)
         return self._open[unit]
+
+    def _of_unit(self, unit: UnitValues) -> dict[str, pa.Scalar]:
+        """The values of the partition columns that go into the unit's files."""
+        if self._task.output_format == "delta":
+            return {}
+        return {name: constant(value, self._types[name]) for name, value in unit}
 
     def _close(self, unit: UnitValues) -> None:
         self._done.append(self._open.pop(unit).close(unit))
 
     def _by_unit(self, batch: pa.RecordBatch) -> Iterator[tuple[UnitValues, pa.RecordBatch]]:
         names = self._task.partition_by
-        data = batch.select([name for name in self._schema.names if name not in self._constants])
+        data = batch.select([name for name in self._schema.names if name not in self._constants and name not in names])
         if not names:
             if data.num_rows:
                 yield (), data
@@ -259,14 +269,19 @@ def unit_codes(batch: pa.RecordBatch, names: tuple[str, ...]) -> tuple[np.ndarra
     return codes, units
 
 
-def _constant(field: pa.Field) -> pa.Field:
-    """A column of one value: coded where it is text, and required, which spares a level for each row."""
+def _constant(field: pa.Field, value: pa.Scalar | None) -> pa.Field:
+    """A column of one value: coded where it is text, and required, which spares a level for each row.
+
+    Any other column, ``value`` None, and one of nulls stay as they are.
+    """
+    if value is None or not value.is_valid:
+        return field
     return field.with_type(_CODED if field.type == _TEXT else field.type).with_nullable(False)
 
 
 def _repeated(value: pa.Scalar, rows: int) -> pa.Array:
     """A column of one value; text as codes into a dictionary of one entry, which is written as it is."""
-    if value.type != _TEXT:
+    if value.type != _TEXT or not value.is_valid:
         return pa.repeat(value, rows)
     return pa.DictionaryArray.from_arrays(array_of(np.zeros(rows, np.int8), pa.int8()), pa.repeat(value, 1))
 

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchscore import manifests
-from batchscore.arrow.layout import partition_path
+from batchscore.arrow.layout import data_folder
+from batchscore.arrow.splits import constant
 from batchscore.arrow.types import to_arrow
 from batchscore.contracts import (
     ColumnStats,
@@ -22,6 +23,7 @@ from batchscore.contracts import (
     Mode,
     ModelFiles,
     OutputColumn,
+    OutputFormat,
     PinnedModel,
     PinnedSource,
     PlannedUnit,
@@ -48,6 +50,16 @@ COLUMNS = (
 
 def day(value: str | None) -> UnitValues:
     return (("ds", value),)
+
+
+def format_of(uri: str | Path) -> OutputFormat:
+    """A table's folder says by its name which format a test wants there: ``parquet…``, or anything else."""
+    return "parquet" if str(uri).rsplit("/", 1)[-1].startswith("parquet") else "delta"
+
+
+def look(uri: str | Path) -> TargetState:
+    """The table as planning finds it."""
+    return inspect(str(uri), format_of(uri))
 
 
 def make_plan(
@@ -78,6 +90,7 @@ def make_plan(
         lineage=(),
         staging_uri=target.uri,
         file_rows=10,
+        output_format=format_of(target.uri),
     )
     planned = tuple(
         PlannedUnit(values, key, "score", "new", -1, 1, target.units.get(values, UnitState()))
@@ -176,7 +189,9 @@ def stage(
 
 
 def stage_table(plan: ScoringPlan, unit: UnitValues, table: pa.Table) -> StagedFile:
-    folder = partition_path(unit)
+    folder = data_folder(plan.task.output_format, plan.run_id, unit)
+    if plan.task.output_format == "parquet":
+        table = with_partitions(plan, unit, table)
     name = f"part-{plan.run_id}-{uuid.uuid4().hex[:8]}.parquet"
     relative = f"{folder}/{name}" if folder else name
     path = Path(plan.target.uri) / relative
@@ -187,7 +202,17 @@ def stage_table(plan: ScoringPlan, unit: UnitValues, table: pa.Table) -> StagedF
         if not pa.types.is_floating(table[column].type) or has_bounds(table[column])
     ]
     pq.write_table(table, path, write_statistics=bounded)
-    return StagedFile(relative, path.stat().st_size, table.num_rows, unit, stats_of(table))
+    stats = stats_of(table.drop_columns(plan.task.partition_by) if plan.task.output_format == "parquet" else table)
+    return StagedFile(relative, path.stat().st_size, table.num_rows, unit, stats)
+
+
+def with_partitions(plan: ScoringPlan, unit: UnitValues, table: pa.Table) -> pa.Table:
+    """The table with its unit's values as columns: where the columns are in the files, too."""
+    types = {column.name: column.type for column in plan.task.columns}
+    for name, value in unit:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.repeat(constant(value, types[name]), table.num_rows))
+    return table
 
 
 def staged_output(files: Iterable[StagedFile]) -> StagedOutput:
@@ -209,7 +234,7 @@ def offer(
 
 def publish_run(uri: str | Path, run_id: str, keys: Mapping[UnitValues, str], *, rows: int = 2, **plan_options: object):
     """Plans, stages and publishes ``rows`` rows for each unit; returns the receipt."""
-    plan = make_plan(inspect(str(uri)), run_id, keys, **plan_options)  # type: ignore[arg-type]
+    plan = make_plan(look(uri), run_id, keys, **plan_options)  # type: ignore[arg-type]
     files = [stage(plan, values, range(rows)) for values in keys]
     staged, manifest = offer(plan, files, keys)
     return commit(plan, staged, manifest, is_live=is_live)
@@ -217,7 +242,7 @@ def publish_run(uri: str | Path, run_id: str, keys: Mapping[UnitValues, str], *,
 
 def live_units(uri: str | Path, keys: Mapping[UnitValues, str], mode: Mode = "partitions") -> dict[UnitValues, bool]:
     """Whether each unit is live under its key, as planning would find it."""
-    state = inspect(str(uri))
+    state = look(uri)
     return {
         values: is_live(state.units.get(values, UnitState()), key, values, state.manifests, mode)
         for values, key in keys.items()

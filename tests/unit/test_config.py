@@ -219,7 +219,6 @@ def test_a_wrong_override_names_the_command_line(job):
         ("validation.drift.psi_max", 0.3),
         ("validation.drift.reference", "run"),
         ("scoring.outputs", ["prediction", "leaf"]),
-        ("output.format", "parquet"),
     ],
 )
 def test_a_setting_whose_feature_is_not_built_is_refused(key, value):

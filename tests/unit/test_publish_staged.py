@@ -12,16 +12,17 @@ import pytest
 from batchscore.contracts import ColumnStats
 from batchscore.errors import BatchscoreError, UnavailableError
 from batchscore.plan.units import is_live
-from batchscore.publish import commit, inspect
-from batchscore.publish.staged import delta_stats
-from tests.factories.staging import COLUMNS, day, make_plan, offer, publish_run, stage, stage_table, staged_output
+from batchscore.publish import commit
+from batchscore.tables import open_table
+from batchscore.tables.delta import delta_stats
+from tests.factories.staging import COLUMNS, day, look, make_plan, offer, publish_run, stage, stage_table, staged_output
 
 D1, D2 = day("2026-01-01"), day("2026-01-02")
 
 
-@pytest.fixture
-def plan(tmp_path):
-    return make_plan(inspect(str(tmp_path / "t")), "r1", {D1: "k"})
+@pytest.fixture(params=["delta", "parquet"])
+def plan(request, tmp_path):
+    return make_plan(look(tmp_path / request.param), "r1", {D1: "k"})
 
 
 def refused(plan, file, error=BatchscoreError):
@@ -30,7 +31,7 @@ def refused(plan, file, error=BatchscoreError):
     staged = replace(staged, files=(file,))
     with pytest.raises(error) as caught:
         commit(plan, staged, manifest, is_live=is_live)
-    assert not (Path(plan.target.uri) / "_delta_log").exists()
+    assert open_table(plan.target.uri) is None
     return str(caught.value)
 
 
@@ -174,11 +175,12 @@ def test_rows_must_add_up_to_the_manifest(plan):
         )
 
 
-def test_nulls_in_a_not_null_column(tmp_path):
+@pytest.mark.parametrize("folder", ["delta", "parquet"])
+def test_nulls_in_a_not_null_column(tmp_path, folder):
     strict = (replace(COLUMNS[0], nullable=False), *COLUMNS[1:])
-    table = str(tmp_path / "t")
+    table = str(tmp_path / folder)
     publish_run(table, "r0", {D1: "k"}, columns=strict)
-    plan = make_plan(inspect(table), "r1", {D1: "n"}, columns=strict)
+    plan = make_plan(look(table), "r1", {D1: "n"}, columns=strict)
     file = stage_table(plan, D1, _table(id=pa.array([None], pa.int64())))
     staged, manifest = offer(plan, [file], {D1: "n"})
     with pytest.raises(BatchscoreError, match="NOT NULL"):

@@ -16,7 +16,7 @@ from batchscore.errors import InputError, SettingsError
 from batchscore.publish import check_target, inspect, prepare
 from batchscore.publish.features import ALLOWED_FEATURES, refusal
 from tests.factories.delta import actions, commit_by_hand, set_properties
-from tests.factories.staging import BY_DAY, COLUMNS, day, publish_run
+from tests.factories.staging import BY_DAY, COLUMNS, day, look, make_plan, publish_run, stage
 
 D1 = day("2026-01-01")
 STATE = TargetState("/t", 0, tuple(Column(c.name, c.type, c.nullable) for c in COLUMNS), BY_DAY)
@@ -25,32 +25,39 @@ STATE = TargetState("/t", 0, tuple(Column(c.name, c.type, c.nullable) for c in C
 # --- inspect ------------------------------------------------------------------------------------------------
 
 
-def test_no_table(tmp_path):
-    assert inspect(str(tmp_path / "none")) == TargetState(str(tmp_path / "none"))
-    (tmp_path / "empty").mkdir()
-    assert not inspect(str(tmp_path / "empty")).exists
+both_formats = pytest.mark.parametrize("folder", ["delta", "parquet"])
 
 
-def test_what_planning_needs(tmp_path):
-    publish_run(tmp_path / "t", "r1", {D1: "k"})
-    state = inspect(str(tmp_path / "t"))
+@both_formats
+def test_no_table(tmp_path, folder):
+    assert look(tmp_path / folder) == TargetState(str(tmp_path / folder))
+    (tmp_path / folder).mkdir()
+    assert not look(tmp_path / folder).exists
+
+
+@both_formats
+def test_what_planning_needs(tmp_path, folder):
+    publish_run(tmp_path / folder, "r1", {D1: "k"})
+    state = look(tmp_path / folder)
     assert (state.version, state.partition_by, state.refused) == (0, ("ds",), None)
     assert state.columns == STATE.columns
     assert state.units[D1].runs == (("r1", 2),)
     assert state.manifests["r1"].units[0].key == "k"
 
 
-def test_a_missing_manifest_is_absent(tmp_path):
-    publish_run(tmp_path / "t", "r1", {D1: "k"})
-    (tmp_path / "t" / manifests.FOLDER / "r1.json").unlink()
-    assert inspect(str(tmp_path / "t")).manifests == {}
+@both_formats
+def test_a_missing_manifest_is_absent(tmp_path, folder):
+    publish_run(tmp_path / folder, "r1", {D1: "k"})
+    (tmp_path / folder / manifests.FOLDER / "r1.json").unlink()
+    assert look(tmp_path / folder).manifests == {}
 
 
-def test_what_a_killed_first_run_left_is_no_obstacle(tmp_path):
-    prepare(str(tmp_path / "t"))
-    (tmp_path / "t" / "ds=2026-01-01").mkdir(parents=True)
-    (tmp_path / "t" / "ds=2026-01-01" / "part-x.parquet").touch()
-    assert not inspect(str(tmp_path / "t")).exists
+@both_formats
+def test_what_a_killed_first_run_left_is_no_obstacle(tmp_path, folder):
+    prepare(str(tmp_path / folder))
+    staged = stage(make_plan(look(tmp_path / folder), "r1", {D1: "k"}), D1, [1])
+    assert (tmp_path / folder / staged.path).exists()
+    assert not look(tmp_path / folder).exists
 
 
 def test_a_folder_that_is_no_delta_table(tmp_path):

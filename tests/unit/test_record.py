@@ -8,16 +8,18 @@ from deltalake import DeltaTable
 
 from batchscore.contracts import RunRecord
 from batchscore.errors import SettingsError
-from batchscore.publish import inspect
 from batchscore.record import append, history, ledger_uri, rebuild, show
-from tests.factories.staging import day, make_plan, offer, publish_run, stage
+from tests.factories.staging import day, look, make_plan, offer, publish_run, stage
 
 D1, D2 = day("2026-01-01"), day("2026-01-02")
 
 
-@pytest.fixture
-def table(tmp_path):
-    return str(tmp_path / "scores")
+only_delta = pytest.mark.parametrize("table", ["delta"], indirect=True)
+
+
+@pytest.fixture(params=["delta", "parquet"])
+def table(request, tmp_path):
+    return str(tmp_path / request.param)
 
 
 def record(table, run_id, ended="2026-01-01T00:00:00+00:00", **facts):
@@ -69,11 +71,12 @@ def test_a_crash_between_commit_and_record_is_mended(table):
 
 def test_a_run_that_never_committed_is_not_history(table):
     publish_run(table, "r1", {D1: "k1"})
-    plan = make_plan(inspect(table), "r2", {D2: "k2"})
+    plan = make_plan(look(table), "r2", {D2: "k2"})
     offer(plan, [stage(plan, D2, [1])], {D2: "k2"})
     assert [entry.run_id for entry in history(table, 9)] == ["r1"]
 
 
+@only_delta
 def test_a_published_run_is_known_when_the_log_forgot_its_commit(table):
     publish_run(table, "r1", {D1: "k1"})
     publish_run(table, "r2", {D2: "k2"})

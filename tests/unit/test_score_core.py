@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from batchscore.arrow.types import from_arrow
 from batchscore.contracts import Binding, Column, IsNull, ModelInput, OutputColumn, ReasonCount
 from batchscore.errors import InputError, ModelError
 from batchscore.score.core import coded_columns, score_batch
@@ -218,3 +219,24 @@ def test_a_dictionary_reaches_an_engine_that_takes_it_and_no_other_column(tmp_pa
     assert scored.table.column("city").type == pa.string()
     assert scored.table.column("city").to_pylist() == ["Ulm", "Bonn"]
     assert [row.keys for row in samples(scored.left_out, task, 10)] == [(("id", "2"),)]
+
+
+def test_a_parquet_output_has_a_folder_for_the_run_and_the_partition_columns_in_its_files(tmp_path):
+    task = dataclasses.replace(partitioned_task(tmp_path), output_format="parquet")
+    writer = StagedWriter(task)
+    country = pa.array(["DE", "a b%/", None, "DE"])
+    rows = batch(range(4), [1.0, 2.0, 3.0, 4.0], country=country, day=pa.array([1, 1, 2, 2], pa.int32()))
+    for start in (0, 2):
+        writer.write(score_batch(rows.slice(start, 2), task, Doubling(), with_lineage=start > 0).table)
+    files = {file.unit: file for file in writer.finish()}
+    assert len(files) == 4
+    types = {column.name: column.type for column in task.columns}
+    for unit, file in files.items():
+        assert file.path.startswith(f"_runs/{values.RUN_ID}/country-")
+        assert "=" not in file.path
+        table = pq.ParquetFile(tmp_path / file.path).read()
+        assert table.column_names == [column.name for column in task.columns]
+        assert [from_arrow(kind) for kind in table.schema.types] == [types[name] for name in table.column_names]
+        assert [str(value) for value in table["country"].to_pylist()] == [str(dict(unit)["country"])] * file.rows
+        assert {str(value) for value in table["day"].to_pylist()} == {dict(unit)["day"]}
+        assert {stats.name for stats in file.stats} == set(types) - {"country", "day"}
