@@ -90,6 +90,20 @@ def first_recent(hours_ago: int, now: dt.datetime) -> str:
     return (now.astimezone(dt.UTC) - dt.timedelta(hours=hours_ago)).date().isoformat()
 
 
+def refuse_replace(mode: str) -> None:
+    """Refuses to look at recent units alone where the run would replace the whole table by them.
+
+    Raises:
+        SettingsError: the mode is ``replace``.
+    """
+    if mode == "replace":
+        raise SettingsError(
+            "--changed-since with mode replace would remove every unit that it does not look at",
+            found="output.mode replace",
+            allowed=("partitions", "append"),
+        )
+
+
 def date_column(source: PinnedSource, partition_by: Sequence[str], named: str | None) -> str:
     """The partition column of the output whose values are dates.
 

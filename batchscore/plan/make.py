@@ -47,7 +47,8 @@ class PlanInputs:
     """What was pinned, and the facts of the moment (clock, cores) that planning may not look up itself.
 
     ``scored_at`` is in µs since the epoch, UTC; ``engine`` the engine that ``auto`` resolved to; ``in_spark`` says that
-    the model transforms DataFrames.
+    the model transforms DataFrames. ``units_outside`` are units of the input that are not among the source's files
+    because their dates lie before those that the command looks at.
     """
 
     config: JobConfig
@@ -63,6 +64,7 @@ class PlanInputs:
     force: bool = False
     evolve_schema: bool = False
     in_spark: bool = False
+    units_outside: int = 0
 
 
 def make(inputs: PlanInputs) -> ScoringPlan:
@@ -111,6 +113,7 @@ def make(inputs: PlanInputs) -> ScoringPlan:
         retention_days=inputs.config.output.retention_days,
         most_rows=_rows(files) if inputs.source.files else -1,
         cores=inputs.cores,
+        units_outside=inputs.units_outside,
     )
     _refuse_partial_overwrite(plan)
     return replace(plan, notices=_notices(inputs, plan))
@@ -342,6 +345,8 @@ def _notices(inputs: PlanInputs, plan: ScoringPlan) -> tuple[str, ...]:
         notices.append(
             "no output.keys: every input column is carried; with keys, duplicates are found and rows explained"
         )
+    if plan.units_outside:
+        notices.append(f"{plan.units_outside} units of older dates were not looked at (--changed-since)")
     older = [unit for unit in plan.units if unit.action == "older_model"]
     if older:
         notices.append(

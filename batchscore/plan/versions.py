@@ -32,8 +32,9 @@ def versions_as_of(
     found = {date: _version(_end_of(date), history, observed, now) for date in dates}
     unknown = [date for date, version in found.items() if version is None]
     if unknown:
+        named = " ".join(filter(None, (history.kind, history.value)))
         raise SettingsError(
-            f"nothing tells which version {history.kind} {history.value!r} meant on {len(unknown)} of {len(dates)} dates",
+            f"nothing tells which version was the {named} on {len(unknown)} of {len(dates)} dates",
             found=f"{listed(unknown)}; {_told(history, observed)}",
             hint="name the version that is to score them (--model name/7, without --model-as-of), "
             "or backfill the other dates alone",

@@ -45,26 +45,30 @@ class LocalRunner:
 
     Args:
         workers: most processes at a time; None: as many as this process may use cores.
+        keep: processes stay for the next run, with what they have imported and the model that they have loaded, until
+            :func:`end_spares`.
     """
 
     name = "local"
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, *, keep: bool = False) -> None:
         self._workers = workers or cores()
+        self._keep = keep
 
     def run_splits(
         self, worker: SplitsWorker, task: ScoringTask, groups: Sequence[Group], on_result: OnResult
     ) -> list[TaskResult]:
-        """See :class:`batchscore.runners.base.Runner`. No process outlives the call, however it ends."""
+        """See :class:`batchscore.runners.base.Runner`. No process outlives the call, unless they are kept."""
         waiting = deque(enumerate(groups))
         results: dict[int, TaskResult] = {}
         pool: list[WorkerProcess] = []
         try:
             for _ in range(min(self._workers, len(groups))):
-                pool.append(_spares.pop() if _spares else WorkerProcess(worker.__module__))
+                pool.append(_spare() or WorkerProcess(worker.__module__))
                 pool[-1].begin(worker, task)
                 pool[-1].give(*waiting.popleft())
-            end_spares()
+            if not self._keep:
+                end_spares()
             while len(results) < len(groups):
                 for process in _ready(pool):
                     index = process.index
@@ -78,8 +82,25 @@ class LocalRunner:
                         process.give(*waiting.popleft())
         finally:
             for process in pool:
-                process.end()
+                # One with a group in hand is in the middle of a run that has failed.
+                if self._keep and process.index is None:
+                    _spares.append(process)
+                else:
+                    process.end()
         return [results[index] for index in range(len(groups))]
+
+
+def _spare() -> WorkerProcess | None:
+    """A process that waits for work; one that died meanwhile, as for lack of memory, is no more."""
+    while _spares:
+        try:
+            process = _spares.pop()
+        except IndexError:  # a run on another thread was quicker
+            return None
+        if process.alive:
+            return process
+        process.end()
+    return None
 
 
 def _ready(pool: Sequence[WorkerProcess]) -> list[WorkerProcess]:
