@@ -113,6 +113,7 @@ def _run(config: JobConfig, options: RunOptions, on_event: OnEvent, ready: Ready
     _check_suite_columns(config, planned)
     for notice in planned.notices:
         on_event({"event": "notice", "text": notice})
+    on_event({"event": "run", "run_id": planned.run_id})
     attempt = _Attempt(config, planned, spark, on_event, started, ready)
     if planned.nothing_to_do:
         return attempt.end("skipped", message=_why_nothing(planned))

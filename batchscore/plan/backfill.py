@@ -14,7 +14,7 @@ from batchscore.contracts import (
     ScoringPlan,
     SourceFile,
 )
-from batchscore.errors import SettingsError
+from batchscore.errors import InputError, SettingsError
 from batchscore.plan.dates import days, parsed
 from batchscore.plan.make import TASK_ROWS
 from batchscore.plan.splitting import make_tasks
@@ -22,6 +22,7 @@ from batchscore.plan.splitting import make_tasks
 # Which failure names the exit code, where there are several kinds: the one that nothing but a person mends comes first.
 # 7 is last, so that it means: every failure is worth a retry.
 GRAVEST_FIRST = (1, 2, 3, 5, 4, 6, 7)
+INTERRUPTED_EXIT_CODE = 130
 
 
 def range_of(request: BackfillRequest) -> tuple[str, ...]:
@@ -142,6 +143,17 @@ def chunked(dates: Iterable[PlannedDate], chunk_dates: int) -> tuple[Chunk, ...]
     return tuple(chunks)
 
 
+def foregone(dates: Iterable[PlannedDate]) -> tuple[ChunkOutcome, ...]:
+    """How the dates end that have input and are not scored: those that are published, and those that cannot be read."""
+    return tuple(
+        ChunkOutcome((date.date,), "skipped", date.reason)
+        if date.state == "live"
+        else ChunkOutcome((date.date,), "failed", date.reason, InputError.exit_code)
+        for date in dates
+        if date.state in ("live", "unreadable")
+    )
+
+
 def exit_code(outcomes: Iterable[ChunkOutcome]) -> int:
     """How a backfill ends: 0 where every date is published, otherwise by the gravest failure.
 
@@ -153,6 +165,6 @@ def exit_code(outcomes: Iterable[ChunkOutcome]) -> int:
     """
     ended = list(outcomes)
     if any(outcome.state == "interrupted" for outcome in ended):
-        return 130
+        return INTERRUPTED_EXIT_CODE
     codes = {outcome.exit_code for outcome in ended if outcome.state == "failed"}
     return next((code for code in GRAVEST_FIRST if code in codes), max(codes, default=0))

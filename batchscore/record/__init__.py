@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from batchscore.record.given import versions_given
 from batchscore.record.ledger import append, history, ledger_uri, rebuild, show
 
-__all__ = ["append", "history", "ledger_uri", "rebuild", "show"]
+__all__ = ["append", "history", "ledger_uri", "rebuild", "show", "versions_given"]

@@ -67,8 +67,7 @@ class LocalRunner:
                 pool.append(_spare() or WorkerProcess(worker.__module__))
                 pool[-1].begin(worker, task)
                 pool[-1].give(*waiting.popleft())
-            if not self._keep:
-                end_spares()
+            self._end_unneeded()
             while len(results) < len(groups):
                 for process in _ready(pool):
                     index = process.index
@@ -81,13 +80,20 @@ class LocalRunner:
                     if waiting:
                         process.give(*waiting.popleft())
         finally:
-            for process in pool:
-                # One with a group in hand is in the middle of a run that has failed.
-                if self._keep and process.index is None:
-                    _spares.append(process)
-                else:
-                    process.end()
+            self._let_go(pool)
         return [results[index] for index in range(len(groups))]
+
+    def _end_unneeded(self) -> None:
+        if not self._keep:
+            end_spares()
+
+    def _let_go(self, pool: Sequence[WorkerProcess]) -> None:
+        for process in pool:
+            # One with a group in hand is in the middle of a run that has failed.
+            if self._keep and process.index is None:
+                _spares.append(process)
+            else:
+                process.end()
 
 
 def _spare() -> WorkerProcess | None:
