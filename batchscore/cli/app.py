@@ -342,4 +342,4 @@ def doctor(
 
 
 # The commands of these register themselves; at the end, because they use what is above.
-from batchscore.cli import backfill_commands as backfill_commands  # noqa: E402
+from batchscore.cli import backfill_commands  # noqa: E402, F401
