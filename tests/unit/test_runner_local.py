@@ -183,8 +183,8 @@ def test_processes_that_nobody_takes_end():
 def test_kept_processes_serve_the_next_run_and_another_task(tmp_path):
     runner = LocalRunner(2, keep=True)
     first = runner.run_splits(samples.count_rows, samples.scoring_task(), samples.groups_of(1, 2), silent)
+    task = samples.scoring_task(staging=str(tmp_path))
     with pytest.raises(BadRowsError):
-        task = samples.scoring_task(staging=str(tmp_path))
         runner.run_splits(samples.bad_rows_in_second, task, samples.groups_of(1, 1), silent)
     second = runner.run_splits(samples.count_rows, samples.scoring_task(), samples.groups_of(3, 4), silent)
     assert [result.rows_read for result in second] == [3, 4], "an answer of the run that failed is not taken for ours"
