@@ -21,6 +21,7 @@ from batchscore.prepare import LazySpark, OnEvent
 STEPS = ("plan", "score", "validate", "publish", "record")
 # Before these a run can be stopped and leaves nothing; once it is published it is to be recorded, too.
 STOPS_BEFORE = ("score", "validate", "publish")
+INTERRUPTED = "nothing of it is visible unless its commit was done already"
 
 _LOG = logging.getLogger(__name__)
 
@@ -147,11 +148,11 @@ class _Course:
             done = pipeline.run(config, self._options, heard, group.ready)
         except BatchscoreError as error:
             _LOG.info("dates %s failed", listed(chunk.dates), exc_info=True)
+            if self._stopping.is_set():  # Spark cancels its jobs at Ctrl-C, whichever thread waits for them
+                return outcome("interrupted", _reason(error), planning.INTERRUPTED_EXIT_CODE)
             return outcome("failed", _reason(error), error.exit_code)
         except KeyboardInterrupt:
-            self._note(
-                outcome("interrupted", "interrupted; what was staged is discarded", planning.INTERRUPTED_EXIT_CODE)
-            )
+            self._note(outcome("interrupted", INTERRUPTED, planning.INTERRUPTED_EXIT_CODE))
             raise
         except Exception as error:  # noqa: BLE001  # a bug that one date meets must not keep others from being scored
             _LOG.info("dates %s failed", listed(chunk.dates), exc_info=True)

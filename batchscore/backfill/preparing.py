@@ -103,6 +103,10 @@ def _input(config: JobConfig, request: BackfillRequest, spark: LazySpark) -> _In
             detail=[f"{date}: {reason}" for date, reason in list(unreadable.items())[:3]],
             hint=f"look at --from and --to, and at the input {source.uri}",
         )
+    if source.dataframe_reason is not None and source.version is not None:
+        # Files of other dates may be all that keeps workers from reading it themselves.
+        at_version = config.input.model_copy(update={"version": source.version})
+        source, _ = pin_source(only(config.model_copy(update={"input": at_version}), column, present), spark)
     return _Input(source, column, wanted, present, unreadable)
 
 

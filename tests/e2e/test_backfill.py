@@ -16,14 +16,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from batchscore import record
 from batchscore.cli.main import EXIT_INTERRUPTED
 from batchscore.contracts import RunRecord
 from tests.e2e.conftest import DAYS, ROWS, SECONDS, Job
-from tests.factories.delta import active_adds, newest
+from tests.factories.delta import active_adds, delete_rows, newest, set_properties
 
 pytestmark = pytest.mark.e2e
 
@@ -228,6 +229,23 @@ def test_a_date_before_the_others_that_cannot_be_read_stops_them_too(job):
     truncate(job, "2026-11-02")
     document = backfill(job, "--stop-on-failure", code=5)
     assert Counter(ended(document).values()) == {"published": 1, "failed": 1, "not_started": DAYS - 2}
+
+
+def test_a_delta_input_of_which_other_dates_need_spark(job, published):
+    table = pq.read_table(job.data)
+    table = table.set_column(table.schema.get_field_index("ds"), "ds", table["ds"].cast(pa.date32()))
+    folder = job.folder / "data" / "delta"
+    write_deltalake(folder, table, partition_by=["ds"])
+    set_properties(folder, ("deletionVectors",), delta__enableDeletionVectors="true")
+    path = next(path for path in active_adds(folder) if path.startswith("ds=2026-11-10"))
+    delete_rows(folder, path, [0])
+    document = backfill(job, "--input", "data/delta", "--chunk", 9, last="2026-11-09")
+    assert document["dates_published"] == 9
+    assert newest(job.table) == 0
+    wanted = pc.less(scores(published)["ds"], dt.date(2026, 11, 10))
+    assert scores(job)["prediction"].equals(scores(published).filter(wanted)["prediction"])
+    refused = backfill(job, "--input", "data/delta", code=2)
+    assert "deletion vectors (1 of 14 files)" in refused["problem"]
 
 
 @pytest.mark.parametrize(
