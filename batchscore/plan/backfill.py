@@ -49,7 +49,7 @@ def refuse_mode(mode: str, partitions: Iterable[str], column: str) -> None:
             found="output.mode replace",
             allowed=("partitions", "append"),
         )
-    if column in partitions:
+    if column.casefold() in {name.casefold() for name in partitions}:
         raise SettingsError(
             f"the dates are named twice: by --from and --to, and as a partition {column}",
             hint=f"leave --partition {column}=… (input.partitions) out",

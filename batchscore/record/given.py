@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from batchscore import manifests
 from batchscore.contracts import Observation, RunRecord
+from batchscore.errors import SetupError
 from batchscore.record.ledger import history
 
 ALL = 10**9
@@ -34,7 +35,10 @@ def versions_given(table_uri: str, model_name: str, is_same: Callable[[str], boo
 
 
 def _asked_in_manifest(table_uri: str, record: RunRecord) -> str:
-    manifest = manifests.read(table_uri, record.run_id) if record.state == "published" else None
+    try:
+        manifest = manifests.read(table_uri, record.run_id) if record.state == "published" else None
+    except SetupError:  # of a newer batchscore, whose ledger says what was asked for
+        return ""
     model = manifest.settings.get("model") if manifest is not None else None
     if not isinstance(model, Mapping):
         return ""

@@ -122,7 +122,7 @@ def test_settings_under_which_dates_get_in_each_others_way():
     with pytest.raises(SettingsError, match="replace the whole table"):
         backfill.refuse_mode("replace", [], "ds")
     with pytest.raises(SettingsError, match="named twice"):
-        backfill.refuse_mode("partitions", ["ds"], "ds")
+        backfill.refuse_mode("partitions", ["DS"], "ds")
 
 
 # --- exit codes --------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def test_the_one_column_of_dates_is_found():
         (source("integer", present=("20261120",)), ("ds",), None, "type integer"),
         (source("timestamp", present=("2026-11-20T00:00:00Z",)), ("ds",), None, "type timestamp"),
         (source(others=(("loaded", "date", "2026-11-22"),)), ("ds", "loaded"), None, r"several(.|\n)*--date-column"),
-        (source(), ("ds",), "sd", r"--date-column(.|\n)*did you mean: ds"),
+        (source(), ("ds",), "dss", r"--date-column(.|\n)*did you mean: ds"),
         (source(others=(("country", "string", "NO"),)), ("ds", "country"), "country", "does not hold dates"),
         (values.source(files=()), ("ds",), None, "not laid out by"),
     ],
