@@ -5,6 +5,7 @@ This is the one place where the order of steps stands; each step is a room of it
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -49,26 +50,45 @@ from batchscore.errors import (
 )
 from batchscore.plan.splitting import joined
 from batchscore.plan.units import derived_unit_key, is_live
-from batchscore.prepare import LazySpark, Moment, OnEvent, make_plan
+from batchscore.prepare import LazySpark, Moment, OnEvent, Ready, make_plan
 
 MANIFEST_FORMAT = 1
 INTERRUPTED_EXIT_CODE = 130
+# Runs of one process may be under way side by side. An engine is proved once for all of them, and Great Expectations
+# has one context, and pandas one set of options, for the whole process.
+_ONE_PROVES, _ONE_JUDGES = threading.Lock(), threading.Lock()
 
 
-def plan(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: None) -> ScoringPlan:
+def plan(
+    config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: None, ready: Ready | None = None
+) -> ScoringPlan:
     """What :func:`run` would do; reads no data row and writes nothing.
+
+    Args:
+        config: the settings.
+        options: what the command asks for beside them.
+        on_event: receives notices.
+        ready: what is pinned and started already.
 
     Raises:
         BatchscoreError: of the kind that says why a run is not possible.
     """
     _check_suite_file(config)
-    planned = make_plan(config, options, LazySpark(config, on_event))
+    planned = make_plan(config, options, ready.spark if ready else LazySpark(config, on_event), ready)
     _check_suite_columns(config, planned)
     return planned
 
 
-def run(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: None) -> RunRecord:
+def run(
+    config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: None, ready: Ready | None = None
+) -> RunRecord:
     """Scores what the settings name and publishes it, or refuses to.
+
+    Args:
+        config: the settings.
+        options: what the command asks for beside them.
+        on_event: receives stages, notices and progress.
+        ready: what is pinned and started already, and outlives the run.
 
     Returns:
         The ledger's row of the run; its state is ``published`` or ``skipped``.
@@ -76,9 +96,12 @@ def run(config: JobConfig, options: RunOptions, on_event: OnEvent = lambda _: No
     Raises:
         BatchscoreError: of the kind that says why nothing was published.
     """
-    started = time.perf_counter()
+    if ready is not None:
+        return _run(config, options, on_event, ready)
     try:
-        return _run(config, options, on_event, started)
+        if config.scoring.runner == "local":
+            runners.start_ahead(score.__name__)
+        return _run(config, options, on_event)
     finally:
         runners.end_spares()
 
@@ -123,21 +146,22 @@ def _replayed_job(config: JobConfig, run_id: str) -> tuple[JobConfig, str]:
     return job, found.run_id
 
 
-def _run(config: JobConfig, options: RunOptions, on_event: OnEvent, started: float) -> RunRecord:
+def _run(config: JobConfig, options: RunOptions, on_event: OnEvent, ready: Ready | None = None) -> RunRecord:
+    started = time.perf_counter()
     _check_suite_file(config)
-    if config.scoring.runner == "local":
-        runners.start_ahead(score.__name__)
-    spark = LazySpark(config, on_event)
+    spark = ready.spark if ready else LazySpark(config, on_event)
     on_event({"event": "stage", "stage": "plan", "text": f"{config.model.requested} on {config.input.path}"})
-    planned = make_plan(config, options, spark)
+    planned = make_plan(config, options, spark, ready)
     _check_suite_columns(config, planned)
     for notice in planned.notices:
         on_event({"event": "notice", "text": notice})
-    attempt = _Attempt(config, planned, spark, on_event, started)
+    on_event({"event": "run", "run_id": planned.run_id})
+    attempt = _Attempt(config, planned, spark, on_event, started, ready)
     if planned.nothing_to_do:
         return attempt.end("skipped", message=_why_nothing(planned))
     try:
-        attempt.choose_engine()
+        with _ONE_PROVES:
+            attempt.choose_engine()
         return _carry_out(attempt)
     except BatchscoreError as error:
         attempt.end(_state_of(error), exit_code=error.exit_code, message=error.problem, detail=error.text())
@@ -160,6 +184,7 @@ class _Attempt:
     on_event: OnEvent
     started: float
     staged: StagedOutput | None = None
+    ready: Ready | None = None
     selected: selection.Selection | None = None
 
     def choose_engine(self) -> None:
@@ -180,7 +205,7 @@ class _Attempt:
             scoring.engine,
             prover,
             environment=self.config.model.environment,
-            rows=planned.most_rows,
+            rows=planned.most_rows if self.ready is None else self.ready.rows,
             cores=planned.cores,
             beside=engines.PROBABILITY in scoring.outputs,
         )
@@ -227,6 +252,8 @@ class _Attempt:
             peak_worker_bytes=staged.peak_worker_bytes if staged else 0,
             rows_quarantined=staged.rows_quarantined if staged else 0,
             rows_filtered=staged.rows_filtered if staged else 0,
+            model_requested=planned.model.requested,
+            backfill=self.ready.backfill if self.ready else "",
         )
         try:
             record.append(planned.target.uri, row)
@@ -265,12 +292,10 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
 
 def _staged(attempt: _Attempt) -> StagedOutput:
     if attempt.config.scoring.runner == "spark":
-        # Workers read and write splits themselves: Spark needs no Delta for that, and computes nothing.
-        judges = validate.may_need_spark(attempt.plan, attempt.config.validation.suite)
-        use: session.Use = "delta" if attempt.plan.route != "splits" else "sql" if judges else "tasks"
-        attempt.spark(use=use, task=attempt.plan.task)
+        start_session(attempt.config, attempt.plan, attempt.spark)
     attempt.stage("score", f"run {attempt.plan.run_id}: {_amount(attempt.plan)}")
-    staged = staging.Staging(attempt.config.scoring.runner, attempt.spark, attempt.on_event).fill(attempt.plan)
+    local = attempt.ready.local if attempt.ready else None
+    staged = staging.Staging(attempt.config.scoring.runner, attempt.spark, attempt.on_event, local).fill(attempt.plan)
     attempt.staged = staged
     record.quarantine.append(attempt.plan.target.uri, attempt.plan.run_id, staged.quarantine)
     if attempt.plan.task.replay is None:  # what a replay leaves out was left out before
@@ -279,10 +304,19 @@ def _staged(attempt: _Attempt) -> StagedOutput:
     return staged
 
 
+def start_session(config: JobConfig, planned: ScoringPlan, spark: LazySpark) -> None:
+    """Starts Spark for what a plan will need of it; a session that is there already stays as it is."""
+    # Workers read and write splits themselves: Spark needs no Delta for that, and computes nothing.
+    judges = validate.may_need_spark(planned, config.validation.suite)
+    use: session.Use = "delta" if planned.route != "splits" else "sql" if judges else "tasks"
+    spark(use=use, task=planned.task)
+
+
 def _judged(attempt: _Attempt, staged: StagedOutput) -> Verdict:
     attempt.stage("validate", f"{staged.rows_staged:,} rows in {len(staged.files)} files")
     spark = attempt.spark if attempt.config.scoring.runner == "spark" else None
-    verdict = validate.judge(attempt.plan, staged, suite=attempt.config.validation.suite, spark=spark)
+    with _ONE_JUDGES:
+        verdict = validate.judge(attempt.plan, staged, suite=attempt.config.validation.suite, spark=spark)
     if attempt.plan.task.replay is not None:
         units = {unit.values for unit in attempt.plan.to_score}
         published = publish.published_files(attempt.plan.target.uri, units)
@@ -374,6 +408,8 @@ def _why_nothing(planned: ScoringPlan) -> str:
     if planned.task.replay is not None:
         reasons = sorted({unit.reason for unit in planned.units}) or ["it left no row out"]
         return f"nothing to replay of run {planned.task.replay.run_id}: {listed(reasons, 3)}"
+    if not planned.units:
+        return f"nothing to do: all {planned.units_outside} units of the input are of older dates"
     live = [unit for unit in planned.units if unit.action == "live"]
     older = len(planned.units) - len(live)
     text = f"nothing to do: {len(live)} units are already published"

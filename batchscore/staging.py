@@ -29,11 +29,13 @@ class Staging:
         runner: ``local`` or ``spark``.
         spark: the session, started when somebody asks for it.
         on_event: receives progress and notices.
+        local: the local runner, where its processes are used for more than one run.
     """
 
     runner: str
     spark: LazySpark
     on_event: OnEvent
+    local: runners.LocalRunner | None = None
 
     def fill(self, plan: ScoringPlan) -> StagedOutput:
         """Scores every task; once more in batches of half the size where workers ran out of memory.
@@ -68,7 +70,8 @@ class Staging:
         task = plan.task
         tally = _Tally(plan, self.on_event)
         if self.runner == "local":
-            results = runners.LocalRunner().run_splits(score.run_splits_task, task, plan.tasks, tally)
+            local = self.local or runners.LocalRunner()
+            results = local.run_splits(score.run_splits_task, task, plan.tasks, tally)
         elif plan.route == "splits":
             runner = runners.SparkRunner(self.spark())
             results = runner.run_splits(score.run_splits_task, task, plan.tasks, tally)

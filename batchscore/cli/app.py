@@ -30,6 +30,10 @@ app = typer.Typer(
 
 Force = Annotated[bool, typer.Option("--force", help="Score again what is published already.")]
 Evolve = Annotated[bool, typer.Option("--evolve-schema", help="Let the prediction table gain columns.")]
+ChangedSince = Annotated[
+    str | None, typer.Option("--changed-since", help="Look at the dates of the last hours, days or weeks: 12h, 7d, 4w.")
+]
+DateColumn = Annotated[str | None, typer.Option("--date-column", help="Partition column that holds the dates.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -57,18 +61,21 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as `batchscore plan`.")] = False,
     force: Force = False,
     evolve_schema: Evolve = False,
+    changed_since: ChangedSince = None,
+    date_column: DateColumn = None,
 ) -> int:
     """Score, validate and publish what is not published yet.
 
     Example: batchscore run --model fraud_detection/Production --partition ds=2026-11-21
     """
     if flags.runner == "local" and not dry_run:
-        _start_workers()
-    config, options = _prepare(flags, force=force, evolve_schema=evolve_schema)
+        start_workers()
+    config, options = prepare(flags, force=force, evolve_schema=evolve_schema)
+    options = _recent(options, changed_since, date_column)
     if dry_run:
         return _show_plan(flags, config, options)
     if config.scoring.runner == "local":
-        _start_workers()
+        start_workers()
     from batchscore import pipeline, validate  # noqa: PLC0415  # heavy
     from batchscore.cli import progress, show  # noqa: PLC0415  # not for --help
 
@@ -79,7 +86,7 @@ def run(
     return record.exit_code
 
 
-def _start_workers() -> None:
+def start_workers() -> None:
     """Starts those of the local runner, once: they import what they need while this process does the same."""
     from batchscore import runners  # noqa: PLC0415  # not for --help
 
@@ -88,16 +95,36 @@ def _start_workers() -> None:
 
 @app.command()
 @takes(JobFlags)
-def plan(flags: JobFlags, force: Force = False, evolve_schema: Evolve = False) -> int:
+def plan(
+    flags: JobFlags,
+    force: Force = False,
+    evolve_schema: Evolve = False,
+    changed_since: ChangedSince = None,
+    date_column: DateColumn = None,
+) -> int:
     """Say what `run` would do; writes nothing, reads no row.
 
     Example: batchscore plan --model fraud_detection/Production
     """
-    config, options = _prepare(flags, force=force, evolve_schema=evolve_schema)
-    return _show_plan(flags, config, options)
+    config, options = prepare(flags, force=force, evolve_schema=evolve_schema)
+    return _show_plan(flags, config, _recent(options, changed_since, date_column))
 
 
-def _prepare(flags: JobFlags, *, force: bool, evolve_schema: bool) -> tuple[JobConfig, RunOptions]:
+def _recent(options: RunOptions, changed_since: str | None, date_column: str | None) -> RunOptions:
+    """The options with the window that they name."""
+    if changed_since is None:
+        if date_column is not None:
+            raise SettingsError(
+                "--date-column says which dates --changed-since means, and that is not given", found=date_column
+            )
+        return options
+    from batchscore.plan.dates import hours  # noqa: PLC0415  # not for --help
+
+    return replace(options, changed_since_hours=hours(changed_since), date_column=date_column)
+
+
+def prepare(flags: JobFlags, *, force: bool, evolve_schema: bool) -> tuple[JobConfig, RunOptions]:
+    """Settings and options of a job from its flags; logs go where the flags say."""
     from batchscore.cli.logs import set_up_logs  # noqa: PLC0415  # not for --help
     from batchscore.contracts import RunOptions  # noqa: PLC0415  # not for --help
 
@@ -125,7 +152,7 @@ def check(flags: JobFlags) -> int:
 
     Example: batchscore check --model fraud_detection/Production
     """
-    config, _ = _prepare(flags, force=False, evolve_schema=False)
+    config, _ = prepare(flags, force=False, evolve_schema=False)
     from batchscore.check import check as check_job  # noqa: PLC0415  # heavy
     from batchscore.cli import progress, show  # noqa: PLC0415  # not for --help
 
@@ -151,7 +178,7 @@ def engines(
     """
     if named is not None and flags.model not in (None, named):
         raise SettingsError("two models are named", found=f"{named} and --model {flags.model}", hint="name one")
-    config, _ = _prepare(replace(flags, model=named or flags.model), force=False, evolve_schema=False)
+    config, _ = prepare(replace(flags, model=named or flags.model), force=False, evolve_schema=False)
     from batchscore import proofs  # noqa: PLC0415  # heavy
     from batchscore.cli import engine_table, progress, show  # noqa: PLC0415  # not for --help
 
@@ -315,4 +342,5 @@ def doctor(
     return 0 if fine else SetupError.exit_code
 
 
-from batchscore.cli import quarantine_commands  # noqa: E402, F401  # its commands are added to the app above
+# The commands of these register themselves; at the end, because they use what is above.
+from batchscore.cli import backfill_commands, quarantine_commands  # noqa: E402, F401

@@ -16,7 +16,7 @@ from typer.exceptions import Abort, TyperException
 from typer.main import get_command
 
 from batchscore.cli.app import app
-from batchscore.cli.interrupts import Interruption
+from batchscore.cli.interrupts import AnsweredError, Interruption
 from batchscore.cli.logs import stderr_is_stdout
 from batchscore.errors import BatchscoreError, SettingsError, bounded
 
@@ -80,6 +80,8 @@ def _run(given: list[str], interruption: Interruption) -> int:
         return _report(error, given)
     except (KeyboardInterrupt, Abort):
         return _interrupted(given, interruption)
+    except AnsweredError:
+        return _interrupted([], interruption)
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001  # the last resort: a bug must not look like an answer

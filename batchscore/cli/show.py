@@ -179,7 +179,9 @@ def _more_lines(plan: ScoringPlan) -> list[str]:
 
 def _note_lines(plan: ScoringPlan) -> list[str]:
     lines = [f"note: {text}" for text in dict.fromkeys((*plan.model.notices, *plan.source.notices, *plan.notices))]
-    return [*lines, "nothing to do: all is published already"] if plan.nothing_to_do else lines
+    if not plan.nothing_to_do:
+        return lines
+    return [*lines, "nothing to do: all is published already" if plan.units else "nothing to do: no unit is recent"]
 
 
 # --- runs --------------------------------------------------------------------------------------------------
@@ -216,6 +218,7 @@ def run_lines(record: RunRecord, manifest: Manifest | None) -> list[str]:
         _line("time", f"{record.started_at} to {record.ended_at}"),
         _line("input", f"{record.source_uri}, {at}snapshot {record.source_snapshot[:DIGEST_CHARS]}"),
         _line("exit code", str(record.exit_code)),
+        *([_line("backfill", record.backfill)] if record.backfill else []),
     ]
     if manifest is None:
         return [*lines, "no manifest: the run published nothing, or its manifest was removed"]

@@ -7,6 +7,20 @@ a manifest is turned into JSON by :mod:`batchscore.record`.
 
 from __future__ import annotations
 
+from batchscore.contracts.backfills import (
+    BackfillPlan,
+    BackfillReport,
+    BackfillRequest,
+    Chunk,
+    ChunkOutcome,
+    ChunkState,
+    DateState,
+    DateVersion,
+    KnownVersion,
+    Observation,
+    PlannedDate,
+    VersionHistory,
+)
 from batchscore.contracts.columns import (
     And,
     Column,
@@ -77,7 +91,7 @@ from batchscore.contracts.results import (
     TaskResult,
     Verdict,
 )
-from batchscore.contracts.sources import PinnedSource, Restriction, SourceFile, Split
+from batchscore.contracts.sources import PinnedSource, Restriction, SourceFile, Split, UnreadableFile
 from batchscore.contracts.targets import ManifestHead, ManifestUnit, TargetState, UnitState
 
 __all__ = [
@@ -100,18 +114,27 @@ __all__ = [
     "VERSION_COLUMN",
     "And",
     "Artifact",
+    "BackfillPlan",
+    "BackfillReport",
+    "BackfillRequest",
     "BadRow",
     "Binding",
     "Candidate",
     "CandidateState",
     "Certificate",
     "Check",
+    "Chunk",
+    "ChunkOutcome",
+    "ChunkState",
     "Column",
     "ColumnStats",
     "Compare",
     "Constant",
+    "DateState",
+    "DateVersion",
     "IsIn",
     "IsNull",
+    "KnownVersion",
     "Manifest",
     "ManifestHead",
     "ManifestUnit",
@@ -123,12 +146,14 @@ __all__ = [
     "ModelOutput",
     "ModelParam",
     "Not",
+    "Observation",
     "Or",
     "OutputColumn",
     "OutputFormat",
     "ParityVerdict",
     "PinnedModel",
     "PinnedSource",
+    "PlannedDate",
     "PlannedUnit",
     "Predicate",
     "QuarantineLimits",
@@ -154,7 +179,9 @@ __all__ = [
     "UnitAction",
     "UnitState",
     "UnitValues",
+    "UnreadableFile",
     "Verdict",
+    "VersionHistory",
     "merged",
     "predicate_columns",
 ]

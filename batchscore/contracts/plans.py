@@ -21,12 +21,16 @@ class RunOptions:
         evolve_schema: let the prediction table gain columns.
         verbose: show what happens in detail.
         replay: the run whose quarantined rows are to be scored again, or ''.
+        changed_since_hours: look at units of dates from so many hours ago on alone; None: at all.
+        date_column: the partition column that holds the dates; None: the only one that does.
     """
 
     force: bool = False
     evolve_schema: bool = False
     verbose: bool = False
     replay: str = ""
+    changed_since_hours: int | None = None
+    date_column: str | None = None
 
 
 Mode: TypeAlias = Literal["partitions", "replace", "append"]
@@ -200,6 +204,7 @@ class ScoringPlan:
         cores: tasks that run at a time, as far as the settings tell.
         device: ``cpu`` or ``cuda``; ``auto`` where the engines are still to be measured.
         device_reason: why it is no GPU where the settings would take one, or ''.
+        units_outside: units of the input that were not looked at, because their dates lie before a window.
     """
 
     run_id: str
@@ -228,6 +233,7 @@ class ScoringPlan:
     cores: int = 1
     device: str = "cpu"
     device_reason: str = ""
+    units_outside: int = 0
 
     @property
     def to_score(self) -> tuple[PlannedUnit, ...]:

@@ -181,7 +181,11 @@ RunState: TypeAlias = Literal["published", "refused", "failed", "fenced", "skipp
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One row of the ledger ``<table>__runs``. Times are ISO 8601 in UTC; ``rows`` are rows published."""
+    """One row of the ledger ``<table>__runs``. Times are ISO 8601 in UTC; ``rows`` are rows published.
+
+    ``model_requested`` is the model as it was asked for, ``backfill`` what the runs of one backfill have in common;
+    both are '' in rows from before there were such.
+    """
 
     run_id: str
     state: RunState
@@ -209,3 +213,5 @@ class RunRecord:
     peak_worker_bytes: int = 0
     rows_quarantined: int = 0
     rows_filtered: int = 0
+    model_requested: str = ""
+    backfill: str = ""

@@ -28,8 +28,9 @@ from batchscore.models.params import resolve_params
 from batchscore.models.reference import Reference, parse_reference
 from batchscore.models.registry import Location
 from batchscore.models.signature import resolve_inputs, resolve_outputs
+from batchscore.models.timeline import version_history
 
-__all__ = ["digest_folder", "pin"]
+__all__ = ["digest_folder", "parse_reference", "pin", "version_history"]
 
 # MLflow writes this file while it downloads by registered name, and leaves it in a local artifact store.
 WRITTEN_BY_DOWNLOAD = "registered_model_meta"

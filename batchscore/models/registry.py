@@ -184,6 +184,17 @@ def locate(client: MlflowClient, uri: str, reference: Reference) -> Location:
         )
 
 
+def all_versions(client: MlflowClient, uri: str, name: str) -> tuple[Any, list[Any]]:
+    """MLflow's own description of a registered model, and of all its versions, oldest first.
+
+    Raises:
+        ModelError: no model has this name; near names are given.
+        UnavailableError: the registry at ``uri`` does not answer.
+    """
+    with reach(uri):
+        return _registered_model(client, name), _versions(client, name)
+
+
 def _files(client: MlflowClient, uri: str) -> str:
     """The storage URI behind a ``models:/m-…`` or ``runs:/…`` URI.
 

@@ -52,7 +52,8 @@ class PlanInputs:
 
     ``scored_at`` is in µs since the epoch, UTC; ``engine`` the engine that ``auto`` resolved to; ``in_spark`` says that
     the model transforms DataFrames; ``rules`` are the settings' own, compiled; ``replay`` names the rows to take where
-    the run replays another.
+    the run replays another. ``units_outside`` are units of the input that are not among the source's files
+    because their dates lie before those that the command looks at.
     """
 
     config: JobConfig
@@ -70,6 +71,7 @@ class PlanInputs:
     in_spark: bool = False
     rules: tuple[Rule, ...] = ()
     replay: Replay | None = None
+    units_outside: int = 0
 
 
 def make(inputs: PlanInputs) -> ScoringPlan:
@@ -122,6 +124,7 @@ def make(inputs: PlanInputs) -> ScoringPlan:
         retention_days=inputs.config.output.retention_days,
         most_rows=most_rows,
         cores=inputs.cores,
+        units_outside=inputs.units_outside,
     )
     _refuse_partial_overwrite(plan)
     return replace(plan, notices=_notices(inputs, plan))
@@ -377,6 +380,8 @@ def _notices(inputs: PlanInputs, plan: ScoringPlan) -> tuple[str, ...]:
         notices.append(
             "no output.keys: every input column is carried; with keys, duplicates are found and rows explained"
         )
+    if plan.units_outside:
+        notices.append(f"{plan.units_outside} units of older dates were not looked at (--changed-since)")
     older = [unit for unit in plan.units if unit.action == "older_model"]
     if older:
         notices.append(

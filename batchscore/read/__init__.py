@@ -11,6 +11,7 @@ from batchscore.read.catalog import pin_catalog
 from batchscore.read.conditions import conjunction, partition_predicate
 from batchscore.read.delta import pin_delta
 from batchscore.read.frame import dataframe
+from batchscore.read.narrow import narrowed, only_dates
 from batchscore.read.parquet import check_plain_version, pin_parquet
 from batchscore.read.partitions import wanted_values
 from batchscore.read.rules import compile_rules, computed_columns
@@ -20,7 +21,16 @@ from batchscore.read.units import only_units
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["compile_rules", "computed_columns", "dataframe", "only_units", "pin", "restriction"]
+__all__ = [
+    "compile_rules",
+    "computed_columns",
+    "dataframe",
+    "narrowed",
+    "only_dates",
+    "only_units",
+    "pin",
+    "restriction",
+]
 
 Format = Literal["auto", "parquet", "delta", "catalog"]
 
@@ -32,6 +42,7 @@ def pin(
     version: str = "latest",
     restriction: Restriction = Restriction(),  # noqa: B008  # frozen
     spark: Callable[[], SparkSession] | None = None,
+    without_unreadable: bool = False,
 ) -> PinnedSource:
     """A source at one version, with the files that are left after pruning by partitions. Reads no data row.
 
@@ -41,6 +52,7 @@ def pin(
         version: ``latest``, a Delta version, or an ISO timestamp (UTC where it has no zone).
         restriction: its ``partitions`` prune files; the rest is not looked at.
         spark: gives a session; called for catalog names only.
+        without_unreadable: leave Parquet files with damaged footers out, and name them in ``unreadable``.
 
     Raises:
         InputError: when the source is missing, empty, damaged, or a version or partition value does not exist.
@@ -68,7 +80,7 @@ def pin(
     if table is not None:
         raise _is_a_delta_table(table)
     check_plain_version(version, "Parquet")
-    return pin_parquet(location, restriction)
+    return pin_parquet(location, restriction, without_unreadable=without_unreadable)
 
 
 def _is_a_delta_table(path: str) -> SettingsError:

@@ -38,7 +38,7 @@ class Location:
 
     def relative(self, path: str) -> str:
         """A file's path below the location; a single file's own name."""
-        return path[len(self.path) + 1 :] if path != self.path else PurePosixPath(path).name
+        return relative_to(self.path, path)
 
     def file_uri(self, path: str) -> str:
         """The URI of a file below the location, for readers that take URIs."""
@@ -55,6 +55,15 @@ class Location:
             if len(parent.parts) > 1 and _is_folder(self.filesystem, f"{parent}/{DELTA_LOG}"):
                 return str(parent)
         return None
+
+
+def relative_to(root: str, path: str) -> str:
+    """A file's path below the root; a root that is the file itself leaves its name.
+
+    >>> relative_to("/data", "/data/ds=1/a.parquet"), relative_to("/data/a.parquet", "/data/a.parquet")
+    ('ds=1/a.parquet', 'a.parquet')
+    """
+    return path[len(root) + 1 :] if path != root else PurePosixPath(path).name
 
 
 def _is_folder(filesystem: pafs.FileSystem, path: str) -> bool:
@@ -123,5 +132,10 @@ def snapshot_digest(kind: str, location: Location, files: Iterable[SourceFile]) 
 
     Where the source lies is left out: the same files under another mount or spelling of the URI are the same.
     """
-    rows = sorted((location.relative(file.path), file.size, file.stamp) for file in files)
+    return files_digest(kind, location.path, files)
+
+
+def files_digest(kind: str, root: str, files: Iterable[SourceFile]) -> str:
+    """As :func:`snapshot_digest`, where only the source's root is at hand."""
+    rows = sorted((relative_to(root, file.path), file.size, file.stamp) for file in files)
     return hashlib.sha256(json.dumps([kind, rows]).encode()).hexdigest()

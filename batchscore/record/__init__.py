@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from batchscore.record import quarantine
+from batchscore.record.given import versions_given
 from batchscore.record.ledger import append, history, ledger_uri, rebuild, show
 
-__all__ = ["append", "history", "ledger_uri", "quarantine", "rebuild", "show"]
+__all__ = ["append", "history", "ledger_uri", "quarantine", "rebuild", "show", "versions_given"]

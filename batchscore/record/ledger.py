@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -42,7 +42,6 @@ _INTEGERS = {
     "rows_filtered",
 }
 _FLOATS = {"seconds"}
-_NULLABLE = {"source_version"}
 _LOG = logging.getLogger(__name__)
 
 
@@ -52,6 +51,7 @@ def _arrow_type(name: str) -> pa.DataType:
     return pa.float64() if name in _FLOATS else pa.string()
 
 
+_LATER = {entry.name for entry in fields(RunRecord) if entry.default is not MISSING}
 SCHEMA = pa.schema([pa.field(entry.name, _arrow_type(entry.name)) for entry in fields(RunRecord)])
 
 
@@ -170,9 +170,9 @@ def _rows_of_files(table_uri: str, names: Iterable[str]) -> list[RunRecord] | No
 
 def _record(row: dict[str, object]) -> RunRecord:
     known = {entry.name for entry in fields(RunRecord)}
-    # A column that was added later is null in older rows.
-    facts = {name: value for name, value in row.items() if name in known and (value is not None or name in _NULLABLE)}
-    return RunRecord(**facts)  # type: ignore[arg-type]
+    # A row from before a column was there is null in it once it is merged with newer ones.
+    kept = {name: value for name, value in row.items() if name in known and (value is not None or name not in _LATER)}
+    return RunRecord(**kept)  # type: ignore[arg-type]
 
 
 def _newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
