@@ -31,6 +31,7 @@ def pin(
     version: str = "latest",
     restriction: Restriction = Restriction(),  # noqa: B008  # frozen
     spark: Callable[[], SparkSession] | None = None,
+    present: bool = True,
 ) -> PinnedSource:
     """A source at one version, with the files that are left after pruning by partitions. Reads no data row.
 
@@ -40,6 +41,7 @@ def pin(
         version: ``latest``, a Delta version, or an ISO timestamp (UTC where it has no zone).
         restriction: its ``partitions`` prune files; the rest is not looked at.
         spark: gives a session; called for catalog names only.
+        present: whether the files of a named Delta version must still be there; without them it can be compared only.
 
     Raises:
         InputError: when the source is missing, empty, damaged, or a version or partition value does not exist.
@@ -58,7 +60,7 @@ def pin(
     if location.is_delta:
         if format == "parquet":
             raise _is_a_delta_table(path)
-        return pin_delta(location, restriction, version)
+        return pin_delta(location, restriction, version, present=present)
     if format == "delta":
         raise InputError(
             f"{path} is not a Delta table", found="no folder _delta_log", hint="say format: parquet, or mend the path"
