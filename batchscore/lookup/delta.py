@@ -65,7 +65,7 @@ def files_at(uri: str, version: int | None = None, *, bounds: Collection[str] = 
     table = _opened(uri, version)
     snapshot = snapshot_of(table)
     actions = table_of(table.get_add_actions())
-    _, root = open_filesystem(uri)
+    root = open_filesystem(uri)[1].rstrip("/")
     kept = _kept(table) if "deletionVectors" in snapshot.features else {}
     wanted = [column.name for column in snapshot.columns if column.name in bounds and column.type in BOUNDED_TYPES]
     known = _bounds(actions, wanted)

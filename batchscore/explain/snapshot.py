@@ -1,0 +1,160 @@
+"""The row's inputs from the snapshot that the run recorded: the same files, or the reason why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from batchscore import lookup, read
+from batchscore.arrow.layout import NULL_FOLDER
+from batchscore.config.redaction import MASK
+from batchscore.contracts import Manifest, PinnedSource, Restriction, SourceFile, UnitValues
+from batchscore.errors import BatchscoreError, InputError, SettingsError, unit_text
+from batchscore.explain.values import InputRow
+from batchscore.lookup import DataFile, FileSet, FoundRow, Key
+from batchscore.plan.units import below, unit_key, unit_of
+from batchscore.schema import FLOATS
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """A row of the input: what is told of it, and itself with the input's columns; None where it cannot be read."""
+
+    facts: InputRow
+    batch: pa.RecordBatch | None = None
+    files: FileSet | None = None
+
+
+def source_row(manifest: Manifest, unit: UnitValues, keys: Sequence[str], row: FoundRow, table: FileSet) -> SourceRow:
+    """The input row that a row of the prediction table was scored from.
+
+    Args:
+        manifest: of the run that wrote the row.
+        unit: the row's unit.
+        keys: columns by which the row is named, beside the output's own keys.
+        row: the row of the prediction table.
+        table: its table.
+    """
+    facts = InputRow(
+        uri=manifest.source_uri,
+        kind=manifest.source_kind,
+        version=manifest.source_version,
+        snapshot=manifest.source_snapshot,
+    )
+    try:
+        return _found(facts, manifest, unit, list(_keys(manifest, keys, row, table)))
+    except BatchscoreError as error:
+        found = f": {error.found}" if error.found else ""
+        return SourceRow(replace(facts, problem=f"{error.problem}{found}"))
+
+
+def _found(facts: InputRow, manifest: Manifest, unit: UnitValues, keys: list[Key]) -> SourceRow:
+    if manifest.source_kind == "catalog":
+        raise InputError("a table or view of Spark's catalog cannot be read without Spark")
+    source = _pinned(manifest)
+    files = recorded_files(manifest, source, unit)
+    if files is None:
+        return SourceRow(replace(facts, problem=changed(manifest, source, unit)))
+    known = {column.name for column in source.columns}
+    wanted = _telling([key for key in keys if key.name in known])
+    if not wanted:
+        raise SettingsError("the row has no column that the input has, too", hint="name output.keys")
+    searched = _file_set(source, files, [key.name for key in wanted])
+    if searched.obstacle:
+        raise InputError(f"the input cannot be read without Spark: {searched.obstacle}")
+    found = lookup.one_row(searched, wanted)
+    facts = replace(facts, verified=True, file=found.place.file.path)
+    return SourceRow(facts, found.batch, searched)
+
+
+def _keys(manifest: Manifest, named: Sequence[str], row: FoundRow, table: FileSet) -> Iterator[Key]:
+    """What names the row: the output's keys and partition columns, and what the user gave; all of it without keys."""
+    output = settings_section(manifest, "output")
+    asked = [str(name) for name in output.get("keys") or ()]
+    wanted = {*asked, *named, *table.partition_by} if asked else {column.name for column in table.readable}
+    for index, column in enumerate(table.readable):
+        if column.name in wanted and not column.name.startswith("_"):
+            key = lookup.key_of(column, row.batch.column(index)[0])
+            if key is not None:
+                yield key
+
+
+def _telling(keys: Sequence[Key]) -> list[Key]:
+    """Without floats where others are left: a number that was rounded on its way names nothing."""
+    exact = [key for key in keys if key.type not in FLOATS]
+    return exact or list(keys)
+
+
+def settings_section(manifest: Manifest, name: str) -> Mapping[str, Any]:
+    """A section of the recorded settings; empty where an old manifest has none."""
+    section = manifest.settings.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def recorded_restriction(manifest: Manifest) -> Restriction:
+    """The partitions that the run was restricted to.
+
+    Raises:
+        InputError: they are masked in the manifest.
+    """
+    found = []
+    for name, values in dict(settings_section(manifest, "input").get("partitions") or {}).items():
+        if values == MASK or MASK in values:
+            raise InputError("the manifest masks which partitions were read", found=f"input.partitions.{name}")
+        found.append((str(name), tuple(None if value == NULL_FOLDER else str(value) for value in values)))
+    return Restriction(partitions=tuple(found))
+
+
+def _pinned(manifest: Manifest) -> PinnedSource:
+    version = "latest" if manifest.source_version is None else str(manifest.source_version)
+    restriction = recorded_restriction(manifest)
+    kind = "delta" if manifest.source_kind == "delta" else "parquet"
+    return read.pin(manifest.source_uri, format=kind, version=version, restriction=restriction, present=False)
+
+
+def recorded_files(manifest: Manifest, source: PinnedSource, unit: UnitValues) -> tuple[SourceFile, ...] | None:
+    """The files of a unit, or of the whole input where units do not tell them; None where they are not as recorded.
+
+    A run's manifest holds a digest of the whole input and, in each unit's key, one of the unit's files.
+    """
+    names = [name for name, _ in unit]
+    by_unit = set(names) <= set(source.partition_columns)
+    files = tuple(file for file in source.files if not by_unit or unit_of(file, names) == unit)
+    if source.snapshot == manifest.source_snapshot:
+        return files
+    recorded = next((known.key for known in manifest.units if known.values == unit), None)
+    if not by_unit or recorded is None:
+        return None
+    now = unit_key(manifest.model_digest, below(source.root, files), manifest.settings_digest, unit)
+    return files if now == recorded else None
+
+
+def changed(manifest: Manifest, source: PinnedSource, unit: UnitValues) -> str:
+    """What is said of an input that is no longer the recorded one."""
+    if source.kind == "delta":
+        return f"version {manifest.source_version} of {source.uri} is not the table that the run read: it was made anew"
+    names = [name for name, _ in unit]
+    if not set(names) <= set(source.partition_columns):
+        return f"the files of {source.uri} changed since the run: other files, sizes, times or footers"
+    count = sum(unit_of(file, names) == unit for file in source.files)
+    if not count:
+        return f"the files of {unit_text(unit)} are gone"
+    return f"the files of {unit_text(unit)} changed since the run ({count:,} now): other sizes, times or footers"
+
+
+def _file_set(source: PinnedSource, files: Sequence[SourceFile], names: Sequence[str]) -> FileSet:
+    """The files for a lookup: Delta's with statistics and deletion vectors, Parquet's by their stamps."""
+    if source.kind == "delta":
+        found = lookup.files_at(source.uri, source.version, bounds=names)
+        paths = {file.path for file in files}
+        return replace(found, files=tuple(file for file in found.files if file.path in paths))
+    return FileSet(
+        what=source.uri,
+        uri=source.uri,
+        columns=source.columns,
+        partition_by=source.partition_columns,
+        files=tuple(DataFile(file.path, file.partition, file.rows, file.size, file.stamp) for file in files),
+    )
