@@ -312,3 +312,6 @@ def doctor(
     fine = all(finding.fine for finding in findings)
     show.emit(show.finding_lines(findings), {"fine": fine, "findings": findings}, as_json=json)
     return 0 if fine else SetupError.exit_code
+
+
+from batchscore.cli import explain_commands  # noqa: E402, F401  # it registers its commands on `app`

@@ -8,8 +8,8 @@ from batchscore import manifests, models, record
 from batchscore.config.redaction import MASK
 from batchscore.contracts import Manifest, PinnedModel, RunRecord
 from batchscore.errors import BatchscoreError
-from batchscore.explain.snapshot import settings_section
 from batchscore.explain.values import ModelFacts, RunFacts
+from batchscore.recorded import settings_section
 
 
 def run_of(table: str, run_id: str) -> RunFacts:

@@ -15,11 +15,11 @@ from batchscore.engines import NATIVE, PROBABILITY, SPARKML, artifacts
 from batchscore.engines.cache import loaded
 from batchscore.engines.contributions import Contributions
 from batchscore.errors import BatchscoreError
-from batchscore.explain.snapshot import settings_section
 from batchscore.explain.values import Recomputed
 from batchscore.lookup import Value, as_values
 from batchscore.plan.binding import bind
 from batchscore.plan.columns import prediction_columns
+from batchscore.recorded import settings_section
 from batchscore.score.core import model_inputs
 
 if TYPE_CHECKING:

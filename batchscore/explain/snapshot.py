@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 
 from batchscore import lookup, read
-from batchscore.arrow.layout import NULL_FOLDER
-from batchscore.config.redaction import MASK
-from batchscore.contracts import Manifest, PinnedSource, Restriction, SourceFile, UnitValues
-from batchscore.errors import BatchscoreError, InputError, SettingsError, unit_text
+from batchscore.contracts import Manifest, PinnedSource, SourceFile, UnitValues
+from batchscore.errors import BatchscoreError, InputError, SettingsError
 from batchscore.explain.values import InputRow
 from batchscore.lookup import DataFile, FileSet, FoundRow, Key
-from batchscore.plan.units import below, unit_key, unit_of
+from batchscore.recorded import changed, recorded_files, recorded_restriction, settings_section
 from batchscore.schema import FLOATS
 
 
@@ -88,61 +85,11 @@ def _telling(keys: Sequence[Key]) -> list[Key]:
     return exact or list(keys)
 
 
-def settings_section(manifest: Manifest, name: str) -> Mapping[str, Any]:
-    """A section of the recorded settings; empty where an old manifest has none."""
-    section = manifest.settings.get(name)
-    return section if isinstance(section, Mapping) else {}
-
-
-def recorded_restriction(manifest: Manifest) -> Restriction:
-    """The partitions that the run was restricted to.
-
-    Raises:
-        InputError: they are masked in the manifest.
-    """
-    found = []
-    for name, values in dict(settings_section(manifest, "input").get("partitions") or {}).items():
-        if values == MASK or MASK in values:
-            raise InputError("the manifest masks which partitions were read", found=f"input.partitions.{name}")
-        found.append((str(name), tuple(None if value == NULL_FOLDER else str(value) for value in values)))
-    return Restriction(partitions=tuple(found))
-
-
 def _pinned(manifest: Manifest) -> PinnedSource:
     version = "latest" if manifest.source_version is None else str(manifest.source_version)
     restriction = recorded_restriction(manifest)
     kind = "delta" if manifest.source_kind == "delta" else "parquet"
     return read.pin(manifest.source_uri, format=kind, version=version, restriction=restriction, present=False)
-
-
-def recorded_files(manifest: Manifest, source: PinnedSource, unit: UnitValues) -> tuple[SourceFile, ...] | None:
-    """The files of a unit, or of the whole input where units do not tell them; None where they are not as recorded.
-
-    A run's manifest holds a digest of the whole input and, in each unit's key, one of the unit's files.
-    """
-    names = [name for name, _ in unit]
-    by_unit = set(names) <= set(source.partition_columns)
-    files = tuple(file for file in source.files if not by_unit or unit_of(file, names) == unit)
-    if source.snapshot == manifest.source_snapshot:
-        return files
-    recorded = next((known.key for known in manifest.units if known.values == unit), None)
-    if not by_unit or recorded is None:
-        return None
-    now = unit_key(manifest.model_digest, below(source.root, files), manifest.settings_digest, unit)
-    return files if now == recorded else None
-
-
-def changed(manifest: Manifest, source: PinnedSource, unit: UnitValues) -> str:
-    """What is said of an input that is no longer the recorded one."""
-    if source.kind == "delta":
-        return f"version {manifest.source_version} of {source.uri} is not the table that the run read: it was made anew"
-    names = [name for name, _ in unit]
-    if not set(names) <= set(source.partition_columns):
-        return f"the files of {source.uri} changed since the run: other files, sizes, times or footers"
-    count = sum(unit_of(file, names) == unit for file in source.files)
-    if not count:
-        return f"the files of {unit_text(unit)} are gone"
-    return f"the files of {unit_text(unit)} changed since the run ({count:,} now): other sizes, times or footers"
 
 
 def _file_set(source: PinnedSource, files: Sequence[SourceFile], names: Sequence[str]) -> FileSet:

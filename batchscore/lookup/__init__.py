@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from batchscore.lookup.delta import Commit, commit_of, files_at, newest_version
 from batchscore.lookup.files import DataFile, FileSet, ranges
-from batchscore.lookup.keys import Key, key_of, typed_keys
+from batchscore.lookup.keys import Key, is_comparable, key_of, typed_keys
 from batchscore.lookup.rows import FoundRow, Place, Value, as_values, one_row, values_at
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "as_values",
     "commit_of",
     "files_at",
+    "is_comparable",
     "key_of",
     "newest_version",
     "one_row",

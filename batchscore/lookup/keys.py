@@ -72,7 +72,7 @@ def typed_keys(given: Sequence[str], columns: Schema) -> tuple[Key, ...]:
 
 def key_of(column: Column, scalar: pa.Scalar) -> Key | None:
     """A value of a row as a key for another table; None where it cannot tell rows: null, NaN, an array."""
-    if not scalar.is_valid or not _is_comparable(column.type):
+    if not scalar.is_valid or not is_comparable(column.type):
         return None
     value = python_of(scalar)
     if column.type in FLOATS and value != value:  # noqa: PLR0124  # NaN alone differs from itself
@@ -81,7 +81,7 @@ def key_of(column: Column, scalar: pa.Scalar) -> Key | None:
 
 
 def _typed(column: Column, text: str) -> Key:
-    if not _is_comparable(column.type):
+    if not is_comparable(column.type):
         raise SettingsError(f"column {column.name} cannot be a key", found=f"type {column.type}")
     try:
         scalar = typed_array([text], column.type)[0]
@@ -103,7 +103,8 @@ _EXAMPLES = {
 }
 
 
-def _is_comparable(kind: str) -> bool:
+def is_comparable(kind: str) -> bool:
+    """Whether values of a type can name a row: no arrays, no binary."""
     return kind in COMPARABLE or is_decimal(kind)
 
 
