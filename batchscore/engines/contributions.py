@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchscore.arrow.values import python_of
-from batchscore.contracts import ModelFiles
+from batchscore.contracts import ModelFiles, ModelInput
 from batchscore.engines.direct import NUMBERS, lightgbm_matrix, pin_threads
 from batchscore.engines.frames import to_frame, to_tensor
 from batchscore.engines.missing import missing_text
@@ -139,8 +139,7 @@ def _taken_apart(estimator: Any) -> tuple[Any, Any]:  # noqa: ANN401  # any esti
 def _data(steps: Any, found: Unwrapped, files: ModelFiles, row: pa.RecordBatch) -> _Data:  # noqa: ANN401
     if any(item.shape is not None for item in files.inputs):
         array = to_tensor(row.column(0), files.inputs[0])
-        names = tuple(f"{files.inputs[0].name or 'input'}[{index}]" for index in range(array.shape[-1]))
-        return _Data(array, names, tuple(array.reshape(-1).tolist()))
+        return _Data(array, _tensor_names(files.inputs[0], array.shape[-1]), tuple(array.reshape(-1).tolist()))
     names = tuple(item.name for item in files.inputs)
     values = tuple(python_of(column[0]) for column in row.columns)
     if steps is None and found.library == "lightgbm" and _is_plain(found, files):
@@ -149,6 +148,14 @@ def _data(steps: Any, found: Unwrapped, files: ModelFiles, row: pa.RecordBatch) 
     if steps is None or not len(steps):
         return _Data(frame, names, values)
     return _transformed(steps, frame, dict(zip(names, values, strict=True)))
+
+
+def _tensor_names(item: ModelInput, width: int) -> tuple[str, ...]:
+    """The columns that feed a tensor, or its places where one column of arrays does."""
+    if len(item.columns) == width:
+        return item.columns
+    name = (item.columns[0] if item.columns else item.name) or "input"
+    return tuple(f"{name}[{index}]" for index in range(width))
 
 
 def _is_plain(found: Unwrapped, files: ModelFiles) -> bool:

@@ -96,8 +96,9 @@ def _file_set(source: PinnedSource, files: Sequence[SourceFile], names: Sequence
     """The files for a lookup: Delta's with statistics and deletion vectors, Parquet's by their stamps."""
     if source.kind == "delta":
         found = lookup.files_at(source.uri, source.version, bounds=names)
-        paths = {file.path for file in files}
-        return replace(found, files=tuple(file for file in found.files if file.path in paths))
+        sizes = {file.path: file.size for file in files}
+        kept = tuple(replace(file, size=sizes[file.path]) for file in found.files if file.path in sizes)
+        return replace(found, files=kept)
     return FileSet(
         what=source.uri,
         uri=source.uri,

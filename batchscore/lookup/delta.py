@@ -70,14 +70,14 @@ def files_at(uri: str, version: int | None = None, *, bounds: Collection[str] = 
     wanted = [column.name for column in snapshot.columns if column.name in bounds and column.type in BOUNDED_TYPES]
     known = _bounds(actions, wanted)
     units = _units(actions, snapshot.partition_by)
-    rows = actions.select(["path", "size_bytes", "num_records"]).to_pylist()
+    rows = actions.select(["path", "num_records"]).to_pylist()
     files, foreign = [], False
     for row, unit, bound in zip(rows, units, known, strict=True):
         path = unquote(row["path"])
         foreign = foreign or _is_absolute(path)
         count = -1 if row["num_records"] is None else int(row["num_records"])
         place = path if _is_absolute(path) else f"{root}/{path}"
-        files.append(DataFile(place, unit, count, int(row["size_bytes"]), bounds=bound, kept=kept.get(path)))
+        files.append(DataFile(place, unit, count, bounds=bound, kept=kept.get(path)))
     return FileSet(
         what=f"{uri} at version {snapshot.version}",
         uri=uri,

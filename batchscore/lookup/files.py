@@ -28,7 +28,7 @@ class DataFile:
         path: as pyarrow's file system for the table opens it.
         partition: partition values, canonical.
         rows: rows by the statistics, deleted ones included; -1 where unknown.
-        size: bytes, -1 where unknown.
+        size: bytes that the file must have, -1 for any: a file that was changed by hand is read, and compared.
         stamp: as of :class:`batchscore.contracts.SourceFile`: its end is compared with the file's footer, if any.
         bounds: lowest and highest value of columns of :data:`BOUNDED_TYPES`, as far as the statistics tell.
         kept: for each row whether it is not deleted; None where all are. Rows beyond its end are kept.
