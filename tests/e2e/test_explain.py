@@ -164,44 +164,44 @@ def test_rows_that_are_not_there(published):
     assert published.batchscore("explain", "--key", "transaction_id=1").returncode == 2
 
 
-def test_old_runs_lack_pieces_and_say_which(scored):
-    row = published_row(scored)
+def test_old_runs_lack_pieces_and_say_which(own):
+    row = published_row(own)
     key = row["transaction_id"]
-    (path,) = (scored.data / f"ds={row['ds']}").glob("*.parquet")
+    (path,) = (own.data / f"ds={row['ds']}").glob("*.parquet")
     pq.write_table(pq.read_table(path, partitioning=None).slice(1), path)
-    changed = explained(scored, key)
+    changed = explained(own, key)
     assert changed["input"]["verified"] is False
     assert f"the files of ds={row['ds']} changed since the run" in changed["input"]["problem"]
     assert values(changed["input"]) == {}
     assert changed["recomputed"]["problem"] == "the row's inputs are not at hand"
-    other = next(line for line in DeltaTable(scored.table).to_pyarrow_table().to_pylist() if line["ds"] != row["ds"])
-    assert explained(scored, other["transaction_id"])["input"]["verified"] is True
+    other = next(line for line in DeltaTable(own.table).to_pyarrow_table().to_pylist() if line["ds"] != row["ds"])
+    assert explained(own, other["transaction_id"])["input"]["verified"] is True
 
     path.unlink()
-    assert f"the files of ds={row['ds']} are gone" in explained(scored, key)["input"]["problem"]
+    assert f"the files of ds={row['ds']} are gone" in explained(own, key)["input"]["problem"]
 
     in_job(
-        scored,
+        own,
         "from mlflow import MlflowClient\n"
         "MlflowClient('sqlite:///mlruns.db', 'sqlite:///mlruns.db').delete_model_version('fraud_detection', '1')\n",
     )
-    deleted = explained(scored, other["transaction_id"])
+    deleted = explained(own, other["transaction_id"])
     assert deleted["model"]["registry"] is None
     assert deleted["model"]["registry_problem"] == "version 1 was deleted from the registry"
     assert deleted["recomputed"]["equal"] is True, "the files are still in the cache, by their digest"
-    shutil.rmtree(scored.folder / "cache")
-    gone = explained(scored, other["transaction_id"])
+    shutil.rmtree(own.folder / "cache")
+    gone = explained(own, other["transaction_id"])
     assert gone["model"]["files_problem"]
     assert gone["recomputed"]["problem"] == "the model is not at hand"
     assert values(gone["input"])["transaction_id"] == other["transaction_id"]
 
-    (scored.table / "_batchscore/manifests" / f"{row['_run_id']}.json").unlink()
-    shutil.rmtree(f"{scored.table}__runs")
-    lost = explained(scored, key)
+    (own.table / "_batchscore/manifests" / f"{row['_run_id']}.json").unlink()
+    shutil.rmtree(f"{own.table}__runs")
+    lost = explained(own, key)
     assert values(lost["row"])["prediction"] == row["prediction"]
     assert "its manifest is missing" in lost["run"]["problem"]
     assert lost["input"]["problem"] == "no manifest of the row's run is there"
-    text = scored.batchscore("explain", TABLE, "--key", f"transaction_id={key}")
+    text = own.batchscore("explain", TABLE, "--key", f"transaction_id={key}")
     assert text.returncode == 0, text.stderr
     assert "not available" in text.stdout
 

@@ -137,35 +137,35 @@ def test_a_row_taken_away_and_one_made_up(scored):
     assert (counts["missing"], counts["surplus"], counts["equal"]) == (1, 1, ROWS - 1)
 
 
-def test_a_changed_model(scored):
-    (file,) = (scored.folder / "models").rglob("model.pkl")
-    file.write_bytes(file.read_bytes() + b"\n")
-    found = reproduced(scored, code=3)
+def test_a_changed_model(own):
+    (file,) = (own.folder / "models").rglob("MLmodel")
+    file.write_text(file.read_text() + "\n")
+    found = reproduced(own, code=3)
     assert "are not those that scored the run" in found["problem"]
     assert found["found"].startswith("digest ")
 
 
-def test_a_model_that_is_gone(scored):
-    for file in (scored.folder / "models").rglob("MLmodel"):
+def test_a_model_that_is_gone(own):
+    for file in (own.folder / "models").rglob("MLmodel"):
         file.unlink()
-    assert reproduced(scored, code=3)["error"] == "ModelError"
+    assert reproduced(own, code=3)["error"] == "ModelError"
 
 
-def test_a_day_of_the_input_that_changed(scored):
-    folder = sorted(scored.data.iterdir())[4]
+def test_a_day_of_the_input_that_changed(own):
+    folder = sorted(own.data.iterdir())[4]
     (path,) = folder.glob("*.parquet")
     rows = pq.read_table(path, partitioning=None)
     pq.write_table(rows.slice(1), path)
-    found = reproduced(scored, code=5)
+    found = reproduced(own, code=5)
     assert found["not_available"] == [
         f"the files of {folder.name} changed since the run (1 now): other sizes, times or footers"
     ]
     assert found["comparison"]["equal"] == ROWS - len(rows)
     assert found["units"] == DAYS - 1
-    for day in scored.data.iterdir():
+    for day in own.data.iterdir():
         for file in day.glob("*.parquet"):
             pq.write_table(pq.read_table(file, partitioning=None).slice(1), file)
-    nothing = reproduced(scored, code=5)
+    nothing = reproduced(own, code=5)
     assert "nothing of run" in nothing["problem"]
 
 
