@@ -343,4 +343,4 @@ def doctor(
 
 
 # The commands of these register themselves; at the end, because they use what is above.
-from batchscore.cli import backfill_commands, quarantine_commands  # noqa: E402, F401
+from batchscore.cli import backfill_commands, explain_commands, quarantine_commands  # noqa: E402, F401

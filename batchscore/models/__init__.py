@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,11 @@ from batchscore.models.mlmodel import (
 )
 from batchscore.models.params import resolve_params
 from batchscore.models.reference import Reference, parse_reference
-from batchscore.models.registry import Location
+from batchscore.models.registry import Location, VersionFacts
 from batchscore.models.signature import resolve_inputs, resolve_outputs
 from batchscore.models.timeline import version_history
 
-__all__ = ["digest_folder", "parse_reference", "pin", "version_history"]
+__all__ = ["VersionFacts", "describe", "digest_folder", "parse_reference", "pin", "recorded", "version_history"]
 
 # MLflow writes this file while it downloads by registered name, and leaves it in a local artifact store.
 WRITTEN_BY_DOWNLOAD = "registered_model_meta"
@@ -77,14 +78,65 @@ def pin(  # noqa: PLR0913  # the settings' model section, spelled out
         else:
             location, folder = _from_registry(parsed, incoming, tracking_uri, registry_uri)
         (folder / WRITTEN_BY_DOWNLOAD).unlink(missing_ok=True)
-        document = read_mlmodel(folder)
-        check_files(folder, document)
+        check_files(folder, read_mlmodel(folder))
         digest = digest_folder(folder)
         path = _settle(folder, cache / digest, digest)
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
+    model = _pinned(path, digest, location, signature, params, open_inputs=open_inputs)
+    return replace(model, requested=reference if not version else f"{reference}/{version}")
+
+
+def recorded(  # noqa: PLR0913  # what a manifest says of its model
+    digest: str,
+    *,
+    name: str,
+    version: str,
+    uri: str,
+    signature: Mapping[str, Any] | None = None,
+    params: Mapping[str, object] | None = None,
+    cache_dir: Path | None = None,
+) -> PinnedModel | None:
+    """A model that was pinned on this machine before, by its digest alone: no registry is asked.
+
+    Returns:
+        None where the cache does not hold these very files.
+
+    Raises:
+        SchemaMismatchError, SettingsError: as :func:`pin`.
+    """
+    path = _cache(cache_dir) / digest
+    if not path.is_dir() or digest_folder(path) != digest:
+        return None
+    return _pinned(path, digest, Location(name, version, uri, "", str(path)), signature, params)
+
+
+def describe(name: str, version: str, *, tracking_uri: str, registry_uri: str | None = None) -> VersionFacts:
+    """Who registered a version of a model, when and from what; asks MLflow's client only where it must.
+
+    Raises:
+        UnavailableError: the registry does not answer.
+        SettingsError: it refuses the credentials.
+    """
+    found = sqlite.describe(tracking_uri, registry_uri, name, version)
+    if found is not None:
+        return found
+    client = registry.connect(tracking_uri, registry_uri)
+    return registry.describe(client, registry_uri or tracking_uri, name, version)
+
+
+def _pinned(  # what is told of a model and what is found
+    path: Path,
+    digest: str,
+    location: Location,
+    signature: Mapping[str, Any] | None,
+    params: Mapping[str, object] | None,
+    *,
+    open_inputs: bool = False,
+) -> PinnedModel:
+    document = read_mlmodel(path)
     return PinnedModel(
-        requested=reference if not version else f"{reference}/{version}",
+        requested=location.uri,
         name=location.name,
         version=location.version,
         uri=location.uri,

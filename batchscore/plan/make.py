@@ -37,7 +37,7 @@ from batchscore.plan.binding import bind
 from batchscore.plan.columns import columns_to_read, output_columns
 from batchscore.plan.replays import replay_units
 from batchscore.plan.splitting import make_tasks
-from batchscore.plan.units import is_live, source_key, unit_key
+from batchscore.plan.units import below, is_live, source_key, unit_key, unit_of
 
 FILE_ROWS = 4_000_000
 # Tasks of a few seconds: progress moves, and no core waits long for the last one.
@@ -210,7 +210,7 @@ def _most_quarantined(inputs: PlanInputs, rows: int) -> int:
 def _known_units(inputs: PlanInputs, partition_by: tuple[str, ...], digest: str) -> tuple[PlannedUnit, ...]:
     grouped: dict[UnitValues, list[SourceFile]] = {}
     for file in inputs.source.files:
-        grouped.setdefault(_unit_of(file, partition_by), []).append(file)
+        grouped.setdefault(unit_of(file, partition_by), []).append(file)
     if not partition_by and not grouped:
         grouped[()] = []
     return tuple(
@@ -220,7 +220,7 @@ def _known_units(inputs: PlanInputs, partition_by: tuple[str, ...], digest: str)
 
 
 def _planned(inputs: PlanInputs, values: UnitValues, files: list[SourceFile], digest: str) -> PlannedUnit:
-    files = _below(inputs.source.root, files)
+    files = below(inputs.source.root, files)
     key = unit_key(inputs.model.digest, files, digest, values)
     before = inputs.target.units.get(values, UnitState())
     mode, manifests = inputs.config.output.mode, inputs.target.manifests
@@ -299,22 +299,11 @@ def _whole_table_if_replacing(inputs: PlanInputs, units: tuple[PlannedUnit, ...]
     )
 
 
-def _below(root: str, files: list[SourceFile]) -> list[SourceFile]:
-    """The files by their paths below the source: moved or mounted elsewhere, they are still the same input."""
-    return [replace(file, path=file.path.removeprefix(root).lstrip("/")) for file in files]
-
-
-def _unit_of(file: SourceFile, partition_by: tuple[str, ...]) -> UnitValues:
-    values = dict(file.partition)
-    # Delta's log has one spelling for the empty text and for null.
-    return tuple((name, values[name] or None) for name in partition_by)
-
-
 def _files_to_score(
     files: tuple[SourceFile, ...], units: tuple[PlannedUnit, ...], partition_by: tuple[str, ...]
 ) -> tuple[SourceFile, ...]:
     wanted = {unit.values for unit in units if unit.action == "score"}
-    return tuple(file for file in files if _unit_of(file, partition_by) in wanted)
+    return tuple(file for file in files if unit_of(file, partition_by) in wanted)
 
 
 def _rows(files: list[SourceFile] | tuple[SourceFile, ...]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 from batchscore.contracts import ManifestHead, ManifestUnit, Mode, SourceFile, UnitState, UnitValues
@@ -20,6 +21,18 @@ INDEXED_MANIFESTS = 256
 def _digest(facts: object) -> str:
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def below(root: str, files: Iterable[SourceFile]) -> list[SourceFile]:
+    """The files by their paths below the source: moved or mounted elsewhere, they are still the same input."""
+    return [replace(file, path=file.path.removeprefix(root).lstrip("/")) for file in files]
+
+
+def unit_of(file: SourceFile, partition_by: Iterable[str]) -> UnitValues:
+    """The unit of the output that a file of the input belongs to."""
+    values = dict(file.partition)
+    # Delta's log has one spelling for the empty text and for null.
+    return tuple((name, values[name] or None) for name in partition_by)
 
 
 def unit_key(model_digest: str, files: Iterable[SourceFile], settings_digest: str, values: UnitValues) -> str:

@@ -35,7 +35,7 @@ __all__ = [
 Format = Literal["auto", "parquet", "delta", "catalog"]
 
 
-def pin(
+def pin(  # noqa: PLR0913  # a source, and what is asked of it
     path: str,
     *,
     format: Format = "auto",  # noqa: A002  # the setting's own name
@@ -43,6 +43,7 @@ def pin(
     restriction: Restriction = Restriction(),  # noqa: B008  # frozen
     spark: Callable[[], SparkSession] | None = None,
     without_unreadable: bool = False,
+    present: bool = True,
 ) -> PinnedSource:
     """A source at one version, with the files that are left after pruning by partitions. Reads no data row.
 
@@ -53,6 +54,7 @@ def pin(
         restriction: its ``partitions`` prune files; the rest is not looked at.
         spark: gives a session; called for catalog names only.
         without_unreadable: leave Parquet files with damaged footers out, and name them in ``unreadable``.
+        present: whether the files of a named Delta version must still be there; without them it can be compared only.
 
     Raises:
         InputError: when the source is missing, empty, damaged, or a version or partition value does not exist.
@@ -71,7 +73,7 @@ def pin(
     if location.is_delta:
         if format == "parquet":
             raise _is_a_delta_table(path)
-        return pin_delta(location, restriction, version)
+        return pin_delta(location, restriction, version, present=present)
     if format == "delta":
         raise InputError(
             f"{path} is not a Delta table", found="no folder _delta_log", hint="say format: parquet, or mend the path"

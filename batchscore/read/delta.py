@@ -54,13 +54,14 @@ class _Vectors:
     unknown: bool = False
 
 
-def pin_delta(location: Location, restriction: Restriction, version: str) -> PinnedSource:
+def pin_delta(location: Location, restriction: Restriction, version: str, *, present: bool = True) -> PinnedSource:
     """A Delta table at one exact version.
 
     Args:
         location: the table's folder.
         restriction: only its ``partitions`` are looked at.
         version: ``latest``, a number, or an ISO timestamp (UTC where it has no zone).
+        present: whether the files of a named version must still be there.
 
     Raises:
         InputError: when the version does not exist or lost its files, the log is damaged, a partition value does
@@ -77,9 +78,9 @@ def pin_delta(location: Location, restriction: Restriction, version: str) -> Pin
     if not files:
         raise InputError(f"{location.uri} has no rows at version {table.version()}", hint="nothing to score")
     files = pruned(files, partition_columns, wanted_values(restriction.partitions, columns))
-    if number is not None:
+    if number is not None and present:
         _check_present(location, files, table.version())
-    files = _with_vectors(_with_footers(location, files), vectors)
+    files = _with_vectors(_with_footers(location, files) if present else files, vectors)
     if sum(file.rows for file in files) == 0:
         raise InputError(f"{location.uri} has no rows at version {table.version()}", hint="nothing to score")
     return PinnedSource(
