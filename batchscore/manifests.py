@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
 
+from batchscore import faults
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.contracts import (
     MAX_RUN_ID_CHARS,
@@ -89,6 +90,7 @@ def _write_local(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
+        faults.reached("manifest.temporary")
         temporary.replace(path)
     finally:
         with suppress(FileNotFoundError):
@@ -126,6 +128,17 @@ def read(table_uri: str, run_id: str) -> Manifest | None:
         _LOG.warning("the manifest of run %s names run %s and counts as missing", run_id, manifest.run_id)
         return None
     return manifest
+
+
+def remove(table_uri: str, run_id: str) -> None:
+    """Deletes the manifest of a run that published nothing, if there is one.
+
+    Raises:
+        OSError: storage refused.
+    """
+    filesystem, root = open_filesystem(table_uri)
+    with suppress(FileNotFoundError):
+        filesystem.delete_file(f"{root}/{FOLDER}/{run_id}.json")
 
 
 def heads(table_uri: str, run_ids: Iterable[str]) -> dict[str, ManifestHead]:

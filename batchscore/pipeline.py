@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 from batchscore import (
     engines,
+    faults,
+    leases,
     manifests,
     publish,
     record,
@@ -87,14 +89,14 @@ def _run(config: JobConfig, options: RunOptions, on_event: OnEvent, started: flo
         runners.start_ahead(score.__name__)
     spark = LazySpark(config, on_event)
     on_event({"event": "stage", "stage": "plan", "text": f"{config.model.requested} on {config.input.path}"})
-    planned = make_plan(config, options, spark)
-    _check_suite_columns(config, planned)
-    for notice in planned.notices:
-        on_event({"event": "notice", "text": notice})
-    attempt = _Attempt(config, planned, spark, on_event, started)
-    if planned.nothing_to_do:
-        return attempt.end("skipped", message=_why_nothing(planned))
+    attempt = _Attempt(config, _planned(config, options, spark, on_event), spark, on_event, started)
+    lease = leases.Lease(options, on_event)
     try:
+        while not attempt.plan.nothing_to_do and not lease.take(attempt.plan):
+            attempt.plan = _planned(config, options, spark, on_event)  # another run was at work meanwhile
+        if attempt.plan.nothing_to_do:
+            return attempt.end("skipped", message=_why_nothing(attempt.plan))
+        lease.clear(attempt.plan)
         attempt.choose_engine()
         return _carry_out(attempt)
     except BatchscoreError as error:
@@ -106,6 +108,17 @@ def _run(config: JobConfig, options: RunOptions, on_event: OnEvent, started: flo
     except Exception as error:
         attempt.end("failed", exit_code=BatchscoreError.exit_code, message=bounded(f"{type(error).__name__}: {error}"))
         raise
+    finally:
+        lease.end()
+
+
+def _planned(config: JobConfig, options: RunOptions, spark: LazySpark, on_event: OnEvent) -> ScoringPlan:
+    planned = make_plan(config, options, spark)
+    _check_suite_columns(config, planned)
+    for notice in planned.notices:
+        on_event({"event": "notice", "text": notice})
+    faults.reached("plan.made")
+    return planned
 
 
 @dataclass
@@ -185,16 +198,19 @@ class _Attempt:
             detail=detail,
             peak_worker_bytes=self.peak_worker_bytes,
         )
+        faults.reached("ledger.begin")
         try:
             record.append(planned.target.uri, row)
         except (BatchscoreError, OSError) as error:
             self.on_event({"event": "notice", "text": f"the ledger could not be written: {error}"})
+        faults.reached("ledger.end")
         return row
 
 
 def _carry_out(attempt: _Attempt) -> RunRecord:
     planned = attempt.plan
     publish.prepare(planned.target.uri)
+    faults.reached("output.prepared")
     suite = attempt.config.validation.suite
     if suite is not None:
         validate.warm()  # its import takes seconds: beside scoring it costs none
@@ -202,9 +218,7 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
         staged = _staged(attempt)
         verdict = _judged(attempt, staged)
         attempt.stage("publish", planned.target.uri)
-        manifest = _manifest(attempt, staged, verdict)
-        manifests.write(planned.target.uri, manifest)
-        receipt = publish.commit(planned, staged, manifest, is_live=is_live)
+        receipt = _published(attempt, staged, verdict)
     except BaseException:
         publish.discard_run(planned.target.uri, planned.run_id)
         raise
@@ -216,6 +230,21 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
     )
 
 
+def _published(attempt: _Attempt, staged: StagedOutput, verdict: Verdict) -> Receipt:
+    planned, receipt = attempt.plan, None
+    faults.reached("manifest.begin")
+    manifest = _manifest(attempt, staged, verdict)
+    manifests.write(planned.target.uri, manifest)
+    faults.reached("manifest.end")
+    try:
+        receipt = publish.commit(planned, staged, manifest, is_live=is_live)
+        faults.reached("commit.end")
+    finally:
+        if receipt is None or receipt.version < 0:
+            publish.withdraw(planned.target.uri, planned.run_id, planned.target.version)
+    return receipt
+
+
 def _staged(attempt: _Attempt) -> StagedOutput:
     if attempt.config.scoring.runner == "spark":
         # Workers read and write splits themselves: Spark needs no Delta for that, and computes nothing.
@@ -223,7 +252,9 @@ def _staged(attempt: _Attempt) -> StagedOutput:
         use: session.Use = "delta" if attempt.plan.route != "splits" else "sql" if judges else "tasks"
         attempt.spark(use=use, task=attempt.plan.task)
     attempt.stage("score", f"run {attempt.plan.run_id}: {_amount(attempt.plan)}")
+    faults.reached("score.begin")
     staged = staging.Staging(attempt.config.scoring.runner, attempt.spark, attempt.on_event).fill(attempt.plan)
+    faults.reached("score.end")
     attempt.rows_read, attempt.peak_worker_bytes = staged.rows_read, staged.peak_worker_bytes
     staging.refuse_bad_rows(staged)
     return staged
@@ -231,9 +262,11 @@ def _staged(attempt: _Attempt) -> StagedOutput:
 
 def _judged(attempt: _Attempt, staged: StagedOutput) -> Verdict:
     attempt.stage("validate", f"{staged.rows_staged:,} rows in {len(staged.files)} files")
+    faults.reached("validate.begin")
     spark = attempt.spark if attempt.config.scoring.runner == "spark" else None
     verdict = validate.judge(attempt.plan, staged, suite=attempt.config.validation.suite, spark=spark)
     _refuse_failed(verdict)
+    faults.reached("validate.end")
     return verdict
 
 

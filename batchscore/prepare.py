@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchscore import engines, models, publish, read, record, runners, score, selection, session
+from batchscore import engines, faults, models, publish, read, record, runners, score, selection, session
 from batchscore.config import JobConfig
 from batchscore.config.settings import NULL_PARTITION
 from batchscore.contracts import PinnedModel, PinnedSource, Restriction, RunOptions, ScoringPlan, ScoringTask
@@ -90,8 +90,10 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
     """
     moment = Moment.now()
     model = pin_model(config)
+    faults.reached("model.pinned")
     _refuse_engine(config, model)
     source, restriction = pin_source(config, spark)
+    faults.reached("source.pinned")
     refuse_output_inside_input(config.output.path, source)
     # Executors work in folders of their own: what they stage must not depend on the driver's.
     target = publish.inspect(absolute(config.output.path))

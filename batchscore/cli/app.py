@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import batchscore
-from batchscore.cli.flags import Config, JobFlags, Json, Model, Verbose, job_config, takes
+from batchscore.cli.flags import Config, JobFlags, Json, Model, RunFlags, Verbose, job_config, takes
 from batchscore.errors import ModelError, SettingsError, SetupError
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def top(
 
 
 @app.command()
-@takes(JobFlags)
+@takes(RunFlags)
 def run(
-    flags: JobFlags,
+    flags: RunFlags,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as `batchscore plan`.")] = False,
     force: Force = False,
     evolve_schema: Evolve = False,
@@ -65,6 +65,7 @@ def run(
     if flags.runner == "local" and not dry_run:
         _start_workers()
     config, options = _prepare(flags, force=force, evolve_schema=evolve_schema)
+    options = replace(options, wait_minutes=flags.patience_minutes, take_over=flags.take_over)
     if dry_run:
         return _show_plan(flags, config, options)
     if config.scoring.runner == "local":
@@ -312,3 +313,7 @@ def doctor(
     fine = all(finding.fine for finding in findings)
     show.emit(show.finding_lines(findings), {"fine": fine, "findings": findings}, as_json=json)
     return 0 if fine else SetupError.exit_code
+
+
+# Commands of their own modules register themselves on the app above.
+from batchscore.cli import clean_commands  # noqa: E402, F401

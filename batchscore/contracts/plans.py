@@ -19,11 +19,15 @@ class RunOptions:
         force: score again what is live.
         evolve_schema: let the prediction table gain columns.
         verbose: show what happens in detail.
+        wait_minutes: how long to wait for a run that is at work on the same units.
+        take_over: keep such a run from publishing, and go on.
     """
 
     force: bool = False
     evolve_schema: bool = False
     verbose: bool = False
+    wait_minutes: float = 0.0
+    take_over: bool = False
 
 
 Mode: TypeAlias = Literal["partitions", "replace", "append"]

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from batchscore.publish.cleanup import discard, discard_run, fence
-from batchscore.publish.swap import commit
+from batchscore.publish.cleanup import discard, discard_run, fence, may_publish
+from batchscore.publish.leftovers import Leftover, clear, find, remove
+from batchscore.publish.swap import commit, withdraw
 from batchscore.publish.target import check_target, inspect, prepare
 from batchscore.publish.transaction import check_removal
 
-__all__ = ["check_removal", "check_target", "commit", "discard", "discard_run", "fence", "inspect", "prepare"]
+__all__ = [
+    "Leftover",
+    "check_removal",
+    "check_target",
+    "clear",
+    "commit",
+    "discard",
+    "discard_run",
+    "fence",
+    "find",
+    "inspect",
+    "may_publish",
+    "prepare",
+    "remove",
+    "withdraw",
+]

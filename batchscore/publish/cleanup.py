@@ -12,6 +12,7 @@ import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
 from deltalake.exceptions import DeltaError
 
+from batchscore import faults
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import LOG_FOLDER, open_table
 from batchscore.arrow.values import table_of
@@ -21,6 +22,7 @@ from batchscore.errors import UnavailableError
 # Ids of transactions that fence a run. delta-rs keeps them through RESTORE and DELETE.
 FENCE_PREFIX = "batchscore.fence/"
 FENCE_FOLDER = f"{METADATA_FOLDER}/fences"
+FENCED_KEY = "batchscore.fenced"  # in the metadata of the commit that fences a run
 FENCE_ATTEMPTS = 25
 # Clocks of the machine that wrote a file and of the one that wrote a commit may differ by as much.
 CLOCK_SKEW = timedelta(hours=1)
@@ -50,7 +52,7 @@ def fence(uri: str, run_id: str) -> bool:
             if open_table(uri) is None:
                 return False
             continue
-        if is_fenced(table, uri, run_id):
+        if _fenced_in_log(table, run_id):
             return True
         try:
             _commit_fence(table, run_id)
@@ -58,7 +60,7 @@ def fence(uri: str, run_id: str) -> bool:
             _LOG.debug("fence of run %s met another commit: %s", run_id, error)
             time.sleep(0.05 * attempt)
     table = open_table(uri)
-    if table is not None and is_fenced(table, uri, run_id):
+    if table is not None and _fenced_in_log(table, run_id):
         return True
     raise UnavailableError(f"run {run_id} could not be fenced: other commits came first", hint="try again")
 
@@ -71,7 +73,7 @@ def _commit_fence(table: DeltaTable, run_id: str) -> None:
         "append",
         Schema.from_json(table.schema().to_json()),
         commit_properties=CommitProperties(
-            max_commit_retries=0, app_transactions=[action], custom_metadata={"batchscore.fenced": run_id}
+            max_commit_retries=0, app_transactions=[action], custom_metadata={FENCED_KEY: run_id}
         ),
         post_commithook_properties=NO_HOOKS,
     )
@@ -89,11 +91,20 @@ def _mark(uri: str, run_id: str) -> None:
 
 def is_fenced(table: DeltaTable | None, uri: str, run_id: str) -> bool:
     """Whether this run was fenced: in the table's log, or by a marker from before the table existed."""
-    if table is not None and table.transaction_version(FENCE_PREFIX + run_id) is not None:
+    if table is not None and _fenced_in_log(table, run_id):
         return True
     filesystem, root = open_filesystem(uri)
     info = filesystem.get_file_info(f"{root}/{FENCE_FOLDER}/{run_id}")
     return bool(info.type == pafs.FileType.File)
+
+
+def _fenced_in_log(table: DeltaTable, run_id: str) -> bool:
+    return table.transaction_version(FENCE_PREFIX + run_id) is not None
+
+
+def may_publish(uri: str, run_id: str) -> bool:
+    """Whether this run was not fenced, as the newest version says."""
+    return not is_fenced(open_table(uri), uri, run_id)
 
 
 def discard(uri: str, files: Iterable[StagedFile]) -> int:
@@ -133,9 +144,11 @@ def _discard(uri: str, paths: set[str]) -> int:
     filesystem, root = open_filesystem(uri)
     kept = _mentioned(uri, filesystem, root, paths)
     deleted = 0
+    faults.reached("discard.begin")
     for path in sorted(paths - kept):
         try:
             filesystem.delete_file(f"{root}/{path}")
+            faults.reached("discard.deleted")
             deleted += 1
         except FileNotFoundError:
             continue

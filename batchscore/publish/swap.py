@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from deltalake import DeltaTable
 
-from batchscore import manifests
+from batchscore import faults, manifests
 from batchscore.arrow.snapshot import ActiveFile, Snapshot, active_files, open_table, snapshot_of, unit_states
 from batchscore.contracts import (
     Manifest,
@@ -199,6 +199,22 @@ def landed_version(table: DeltaTable, run_id: str, since: int) -> int | None:
     return None
 
 
+def withdraw(uri: str, run_id: str, since: int) -> None:
+    """Removes the manifest of a run that has published nothing after all; `clean` does it where this cannot.
+
+    Args:
+        uri: root of the table.
+        run_id: the calling run's own id.
+        since: version of the table when the run was planned.
+    """
+    try:
+        table = open_table(uri)
+        if table is None or landed_version(table, run_id, since) is None:
+            manifests.remove(uri, run_id)
+    except (BatchscoreError, OSError) as error:
+        _LOG.warning("the manifest of run %s could not be removed: %s", run_id, error)
+
+
 def _attempt(offer: Offer, look: Look, is_live: IsLive, attempt: int) -> Receipt | None:
     """One compare-and-swap; None where another commit came first."""
     dropped = _live_units(offer, look, is_live)
@@ -210,10 +226,13 @@ def _attempt(offer: Offer, look: Look, is_live: IsLive, attempt: int) -> Receipt
         return Receipt(-1, (), tuple(dropped.values()), attempt)
     staged_files.check_present(files, offer.uri)
     change = Change(offer.plan, publish, files, removed, offer.metadata)
+    faults.reached("commit.looked")
     version = _swap(offer, look, change)
     if version is None:
         return None
+    faults.reached("commit.written")
     _read_back(offer, look, change, version)
+    faults.reached("commit.read_back")
     checkpoint(offer.uri, version)
     return Receipt(version, tuple(publish.values()), tuple(dropped.values()), attempt)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from deltalake import CommitProperties, DeltaTable, Field, Schema
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
+from batchscore import faults
 from batchscore.arrow.snapshot import ActiveFile, Snapshot, location, open_table
 from batchscore.arrow.values import table_of
 from batchscore.contracts import Column, ManifestUnit, Mode, OutputColumn, ScoringPlan, StagedFile, UnitValues
@@ -214,7 +215,9 @@ def checkpoint(uri: str, version: int) -> None:
         interval = int(settings.get("delta.checkpointInterval", DEFAULT_CHECKPOINT_INTERVAL))
         if version % interval or not version:
             return
+        faults.reached("checkpoint.begin")
         table.create_checkpoint()
+        faults.reached("checkpoint.end")
         if settings.get("delta.enableExpiredLogCleanup", "true").lower() == "true":
             table.cleanup_metadata()
     except Exception as error:  # noqa: BLE001  # the run is published: nothing here may fail it

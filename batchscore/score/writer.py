@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from batchscore import faults
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.layout import partition_path, partition_value
 from batchscore.arrow.values import array_of, numbers_of
@@ -73,6 +74,7 @@ class _OpenFile:
         )
         self._buffered: list[pa.RecordBatch] = []
         self._buffered_rows = 0
+        faults.reached("worker.opened")
 
     def write(self, batch: pa.RecordBatch) -> None:
         if not self.rows and batch.num_rows:
@@ -99,7 +101,9 @@ class _OpenFile:
 
     def close(self, unit: UnitValues) -> StagedFile:
         self._flush()
+        faults.reached("worker.closing")
         self._writer.close()
+        faults.reached("worker.closed")
         size = self._filesystem.get_file_info(self._path).size
         return StagedFile(self.relative, size, self.rows, unit, self._stats.finish())
 
