@@ -177,7 +177,7 @@ def stage(
 
 def stage_table(plan: ScoringPlan, unit: UnitValues, table: pa.Table) -> StagedFile:
     folder = partition_path(unit)
-    name = f"part-{plan.run_id}-{uuid.uuid4().hex[:8]}.parquet"
+    name = f"part-00000-{plan.run_id}-{uuid.uuid4().hex[:12]}.zstd.parquet"
     relative = f"{folder}/{name}" if folder else name
     path = Path(plan.target.uri) / relative
     path.parent.mkdir(parents=True, exist_ok=True)
