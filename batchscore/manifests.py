@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -104,6 +105,17 @@ def read(table_uri: str, run_id: str) -> Manifest | None:
         _LOG.warning("the manifest of run %s names run %s and counts as missing", run_id, manifest.run_id)
         return None
     return manifest
+
+
+def remove(table_uri: str, run_id: str) -> None:
+    """Deletes the manifest of a run that published nothing, if there is one.
+
+    Raises:
+        OSError: storage refused.
+    """
+    filesystem, root = open_filesystem(table_uri)
+    with suppress(FileNotFoundError):
+        filesystem.delete_file(f"{root}/{FOLDER}/{run_id}.json")
 
 
 def heads(table_uri: str, run_ids: Iterable[str]) -> dict[str, ManifestHead]:

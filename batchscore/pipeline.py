@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 from batchscore import (
     engines,
+    faults,
+    leases,
     manifests,
     publish,
     record,
@@ -151,15 +153,16 @@ def _run(config: JobConfig, options: RunOptions, on_event: OnEvent, ready: Ready
     _check_suite_file(config)
     spark = ready.spark if ready else LazySpark(config, on_event)
     on_event({"event": "stage", "stage": "plan", "text": f"{config.model.requested} on {config.input.path}"})
-    planned = make_plan(config, options, spark, ready)
-    _check_suite_columns(config, planned)
-    for notice in planned.notices:
-        on_event({"event": "notice", "text": notice})
-    on_event({"event": "run", "run_id": planned.run_id})
-    attempt = _Attempt(config, planned, spark, on_event, started, ready)
-    if planned.nothing_to_do:
-        return attempt.end("skipped", message=_why_nothing(planned))
+    attempt = _Attempt(config, _planned(config, options, spark, on_event, ready), spark, on_event, started, ready)
+    on_event({"event": "run", "run_id": attempt.plan.run_id})
+    lease = leases.Lease(options, on_event)
     try:
+        while not attempt.plan.nothing_to_do and not lease.take(attempt.plan):
+            attempt.plan = _planned(config, options, spark, on_event, ready)  # another run was at work meanwhile
+            on_event({"event": "run", "run_id": attempt.plan.run_id})
+        if attempt.plan.nothing_to_do:
+            return attempt.end("skipped", message=_why_nothing(attempt.plan))
+        lease.clear(attempt.plan)
         with _ONE_PROVES:
             attempt.choose_engine()
         return _carry_out(attempt)
@@ -172,6 +175,19 @@ def _run(config: JobConfig, options: RunOptions, on_event: OnEvent, ready: Ready
     except Exception as error:
         attempt.end("failed", exit_code=BatchscoreError.exit_code, message=bounded(f"{type(error).__name__}: {error}"))
         raise
+    finally:
+        lease.end()
+
+
+def _planned(
+    config: JobConfig, options: RunOptions, spark: LazySpark, on_event: OnEvent, ready: Ready | None
+) -> ScoringPlan:
+    planned = make_plan(config, options, spark, ready)
+    _check_suite_columns(config, planned)
+    for notice in planned.notices:
+        on_event({"event": "notice", "text": notice})
+    faults.reached("plan.made")
+    return planned
 
 
 @dataclass
@@ -255,16 +271,19 @@ class _Attempt:
             model_requested=planned.model.requested,
             backfill=self.ready.backfill if self.ready else "",
         )
+        faults.reached("ledger.begin")
         try:
             record.append(planned.target.uri, row)
         except (BatchscoreError, OSError) as error:
             self.on_event({"event": "notice", "text": f"the ledger could not be written: {error}"})
+        faults.reached("ledger.end")
         return row
 
 
 def _carry_out(attempt: _Attempt) -> RunRecord:
     planned = attempt.plan
     publish.prepare(planned.target.uri)
+    faults.reached("output.prepared")
     suite = attempt.config.validation.suite
     if suite is not None:
         validate.warm()  # its import takes seconds: beside scoring it costs none
@@ -272,9 +291,7 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
         staged = _staged(attempt)
         verdict = _judged(attempt, staged)
         attempt.stage("publish", planned.target.uri)
-        manifest = _manifest(attempt, staged, verdict)
-        manifests.write(planned.target.uri, manifest)
-        receipt = publish.commit(planned, staged, manifest, is_live=is_live)
+        receipt = _published(attempt, staged, verdict)
     except BaseException:
         publish.discard_run(planned.target.uri, planned.run_id)
         publish.discard_run(planned.task.quarantine_uri, planned.run_id)  # what no commit of it mentions
@@ -290,12 +307,29 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
     return attempt.end("published", receipt=receipt, message=message)
 
 
+def _published(attempt: _Attempt, staged: StagedOutput, verdict: Verdict) -> Receipt:
+    planned, receipt = attempt.plan, None
+    faults.reached("manifest.begin")
+    manifest = _manifest(attempt, staged, verdict)
+    manifests.write(planned.target.uri, manifest)
+    faults.reached("manifest.end")
+    try:
+        receipt = publish.commit(planned, staged, manifest, is_live=is_live)
+        faults.reached("commit.end")
+    finally:
+        if receipt is None or receipt.version < 0:
+            publish.withdraw(planned.target.uri, planned.run_id, planned.target.version)
+    return receipt
+
+
 def _staged(attempt: _Attempt) -> StagedOutput:
     if attempt.config.scoring.runner == "spark":
         start_session(attempt.config, attempt.plan, attempt.spark)
     attempt.stage("score", f"run {attempt.plan.run_id}: {_amount(attempt.plan)}")
+    faults.reached("score.begin")
     local = attempt.ready.local if attempt.ready else None
     staged = staging.Staging(attempt.config.scoring.runner, attempt.spark, attempt.on_event, local).fill(attempt.plan)
+    faults.reached("score.end")
     attempt.staged = staged
     record.quarantine.append(attempt.plan.target.uri, attempt.plan.run_id, staged.quarantine)
     if attempt.plan.task.replay is None:  # what a replay leaves out was left out before
@@ -314,6 +348,7 @@ def start_session(config: JobConfig, planned: ScoringPlan, spark: LazySpark) -> 
 
 def _judged(attempt: _Attempt, staged: StagedOutput) -> Verdict:
     attempt.stage("validate", f"{staged.rows_staged:,} rows in {len(staged.files)} files")
+    faults.reached("validate.begin")
     spark = attempt.spark if attempt.config.scoring.runner == "spark" else None
     with _ONE_JUDGES:
         verdict = validate.judge(attempt.plan, staged, suite=attempt.config.validation.suite, spark=spark)
@@ -322,6 +357,7 @@ def _judged(attempt: _Attempt, staged: StagedOutput) -> Verdict:
         published = publish.published_files(attempt.plan.target.uri, units)
         verdict = Verdict((*verdict.checks, validate.check_replayed(attempt.plan, staged, published)))
     _refuse_failed(verdict)
+    faults.reached("validate.end")
     return verdict
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchscore import engines, models, publish, read, record, runners, score, selection, session
+from batchscore import engines, faults, models, publish, read, record, runners, score, selection, session
 from batchscore.config import JobConfig
 from batchscore.config.settings import NULL_PARTITION
 from batchscore.contracts import (
@@ -132,8 +132,10 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark, ready: R
     """
     moment = Moment.now()
     model = pin_model(config) if ready is None else ready.model
+    faults.reached("model.pinned")
     _refuse_engine(config, model)
     source, restriction = pin_source(config, spark) if ready is None else _part_of(ready.source, config)
+    faults.reached("source.pinned")
     source, outside = _recent(source, config, options, moment)
     refuse_output_inside_input(config.output.path, source)
     # Executors work in folders of their own: what they stage must not depend on the driver's.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
+from batchscore import faults
 from batchscore.errors import SettingsError
 
 
@@ -44,6 +45,7 @@ def write_durably(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
+        faults.reached("manifest.temporary")
         temporary.replace(path)
     finally:
         with suppress(FileNotFoundError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import batchscore
-from batchscore.cli.flags import Config, JobFlags, Json, Model, Verbose, job_config, takes
+from batchscore.cli.flags import Config, JobFlags, Json, Model, RunFlags, Verbose, job_config, takes
 from batchscore.errors import ModelError, SettingsError, SetupError
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ def top(
 
 
 @app.command()
-@takes(JobFlags)
+@takes(RunFlags)
 def run(
-    flags: JobFlags,
+    flags: RunFlags,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as `batchscore plan`.")] = False,
     force: Force = False,
     evolve_schema: Evolve = False,
@@ -72,6 +72,7 @@ def run(
         start_workers()
     config, options = prepare(flags, force=force, evolve_schema=evolve_schema)
     options = _recent(options, changed_since, date_column)
+    options = replace(options, wait_minutes=flags.patience_minutes, take_over=flags.take_over)
     if dry_run:
         return _show_plan(flags, config, options)
     if config.scoring.runner == "local":
@@ -343,4 +344,4 @@ def doctor(
 
 
 # The commands of these register themselves; at the end, because they use what is above.
-from batchscore.cli import backfill_commands, explain_commands, quarantine_commands  # noqa: E402, F401
+from batchscore.cli import backfill_commands, clean_commands, explain_commands, quarantine_commands  # noqa: E402, F401

@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
@@ -54,6 +55,22 @@ class JobFlags:
     )
     json: Json = False
     verbose: Verbose = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunFlags(JobFlags):
+    """What ``run`` takes beside: what to do about a run that is at work on the same units."""
+
+    wait: Annotated[bool, Option("--wait", help="Wait for a run at work on the same units, then plan again.")] = False
+    wait_minutes: Annotated[float | None, Option(min=0.0, help="The same, but at most so long.")] = None
+    take_over: Annotated[bool, Option("--take-over", help="Keep such a run from publishing, and go on.")] = False
+
+    @property
+    def patience_minutes(self) -> float:
+        """How long to wait; 0 for not at all."""
+        if self.wait_minutes is not None:
+            return self.wait_minutes
+        return inf if self.wait else 0.0
 
 
 _KEYS = {

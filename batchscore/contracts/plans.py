@@ -23,6 +23,8 @@ class RunOptions:
         replay: the run whose quarantined rows are to be scored again, or ''.
         changed_since_hours: look at units of dates from so many hours ago on alone; None: at all.
         date_column: the partition column that holds the dates; None: the only one that does.
+        wait_minutes: how long to wait for a run that is at work on the same units.
+        take_over: keep such a run from publishing, and go on.
     """
 
     force: bool = False
@@ -31,6 +33,8 @@ class RunOptions:
     replay: str = ""
     changed_since_hours: int | None = None
     date_column: str | None = None
+    wait_minutes: float = 0.0
+    take_over: bool = False
 
 
 Mode: TypeAlias = Literal["partitions", "replace", "append"]

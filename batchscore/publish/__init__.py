@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from batchscore.publish.cleanup import discard, discard_run, fence
+from batchscore.publish.cleanup import discard, discard_run, fence, may_publish
+from batchscore.publish.leftovers import Leftover, clear, find, remove
 from batchscore.publish.removal import check_removal
-from batchscore.publish.swap import commit
+from batchscore.publish.swap import commit, withdraw
 from batchscore.publish.target import check_target, inspect, prepare, published_files
 
 __all__ = [
+    "Leftover",
     "check_removal",
     "check_target",
+    "clear",
     "commit",
     "discard",
     "discard_run",
     "fence",
+    "find",
     "inspect",
+    "may_publish",
     "prepare",
     "published_files",
+    "remove",
+    "withdraw",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import pyarrow.fs as pafs
 
+from batchscore import faults
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.layout import is_data_path
 from batchscore.contracts import METADATA_FOLDER, StagedFile
@@ -15,6 +16,7 @@ from batchscore.errors import UnavailableError
 from batchscore.tables import Conflict, Table, open_table
 
 FENCE_FOLDER = f"{METADATA_FOLDER}/fences"
+FENCED_KEY = "batchscore.fenced"  # in the metadata of the commit that fences a run
 FENCE_ATTEMPTS = 25
 
 _LOG = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ def fence(uri: str, run_id: str) -> bool:
             if open_table(uri) is None:
                 return False
             continue
-        if is_fenced(table, uri, run_id):
+        if table.is_fenced(run_id):
             return True
         try:
             table.fence(run_id)
@@ -47,7 +49,7 @@ def fence(uri: str, run_id: str) -> bool:
             _LOG.debug("fence of run %s met another commit: %s", run_id, error)
             time.sleep(0.05 * attempt)
     table = open_table(uri)
-    if table is not None and is_fenced(table, uri, run_id):
+    if table is not None and table.is_fenced(run_id):
         return True
     raise UnavailableError(f"run {run_id} could not be fenced: other commits came first", hint="try again")
 
@@ -69,6 +71,11 @@ def is_fenced(table: Table | None, uri: str, run_id: str) -> bool:
     filesystem, root = open_filesystem(uri)
     info = filesystem.get_file_info(f"{root}/{FENCE_FOLDER}/{run_id}")
     return bool(info.type == pafs.FileType.File)
+
+
+def may_publish(uri: str, run_id: str) -> bool:
+    """Whether this run was not fenced, as the newest version says."""
+    return not is_fenced(open_table(uri), uri, run_id)
 
 
 def discard(uri: str, files: Iterable[StagedFile]) -> int:
@@ -109,9 +116,11 @@ def _discard(uri: str, paths: set[str]) -> int:
     table = open_table(uri)
     kept = set() if table is None else table.mentioned(paths)
     deleted = 0
+    faults.reached("discard.begin")
     for path in sorted(paths - kept):
         try:
             filesystem.delete_file(f"{root}/{path}")
+            faults.reached("discard.deleted")
             deleted += 1
         except FileNotFoundError:
             continue

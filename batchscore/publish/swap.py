@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from batchscore import manifests, tables
+from batchscore import faults, manifests, tables
 from batchscore.arrow.snapshot import ActiveFile
 from batchscore.contracts import (
     RUN_KEY,
@@ -195,6 +195,22 @@ def landed_version(table: Table, run_id: str, since: int) -> int | None:
     return next((entry.version for entry in table.versions(newer) if entry.run_id == run_id), None)
 
 
+def withdraw(uri: str, run_id: str, since: int) -> None:
+    """Removes the manifest of a run that has published nothing after all; `clean` does it where this cannot.
+
+    Args:
+        uri: root of the table.
+        run_id: the calling run's own id.
+        since: version of the table when the run was planned.
+    """
+    try:
+        table = tables.open_table(uri)
+        if table is None or landed_version(table, run_id, since) is None:
+            manifests.remove(uri, run_id)
+    except (BatchscoreError, OSError) as error:
+        _LOG.warning("the manifest of run %s could not be removed: %s", run_id, error)
+
+
 def _attempt(offer: Offer, look: Look, is_live: IsLive, attempt: int) -> Receipt | None:
     """One compare-and-swap; None where another commit came first."""
     dropped = _live_units(offer, look, is_live)
@@ -206,10 +222,13 @@ def _attempt(offer: Offer, look: Look, is_live: IsLive, attempt: int) -> Receipt
         return Receipt(-1, (), tuple(dropped.values()), attempt)
     staged_files.check_present(files, offer.uri)
     change = _change(offer, publish, files, removed)
+    faults.reached("commit.looked")
     version = _swap(offer, look, change)
     if version is None:
         return None
+    faults.reached("commit.written")
     _read_back(offer, look, change, version)
+    faults.reached("commit.read_back")
     tables.checkpoint(offer.uri, version)
     return Receipt(version, tuple(publish.values()), tuple(dropped.values()), attempt)
 

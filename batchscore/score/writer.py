@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from batchscore import faults
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.layout import data_folder, partition_value
 from batchscore.arrow.splits import constant
@@ -85,6 +86,7 @@ class _OpenFile:
         )
         self._buffered: list[pa.RecordBatch] = []
         self._buffered_rows = 0
+        faults.reached("worker.opened")
 
     def write(self, batch: pa.RecordBatch) -> None:
         if not self.rows and batch.num_rows:
@@ -111,7 +113,9 @@ class _OpenFile:
 
     def close(self, unit: UnitValues) -> StagedFile:
         self._flush()
+        faults.reached("worker.closing")
         self._writer.close()
+        faults.reached("worker.closed")
         size = self._filesystem.get_file_info(self._path).size
         of_unit = {name for name, _ in unit}  # the unit itself says what these columns hold
         stats = tuple(stats for stats in self._stats.finish() if stats.name not in of_unit)

@@ -16,6 +16,7 @@ from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
+from batchscore import faults
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import (
     LOG_FOLDER,
@@ -183,7 +184,9 @@ class DeltaOutput(Table):
         interval = int(settings.get("delta.checkpointInterval", DEFAULT_CHECKPOINT_INTERVAL))
         if version % interval or not version:
             return
+        faults.reached("checkpoint.begin")
         self._table.create_checkpoint()
+        faults.reached("checkpoint.end")
         if settings.get("delta.enableExpiredLogCleanup", "true").lower() == "true":
             self._table.cleanup_metadata()
 

@@ -148,7 +148,7 @@ class ParquetOutput(Table):
     def versions(self, limit: int | None = None) -> tuple[TableVersion, ...]:
         """This version and those that the chain reaches."""
         found: list[TableVersion] = []
-        for pointer in self._chain():
+        for pointer in self.pointers():
             if limit is not None and len(found) >= limit:
                 break
             found.append(TableVersion(pointer.version, pointer.committed_at, pointer.operation, dict(pointer.metadata)))
@@ -164,7 +164,7 @@ class ParquetOutput(Table):
         if not written:
             return found
         since = min(written).astimezone(UTC) - CLOCK_SKEW
-        for pointer in self._chain():
+        for pointer in self.pointers():
             if datetime.fromisoformat(pointer.committed_at) < since:
                 break
             found |= wanted & {file.path for file in pointer.files}
@@ -179,7 +179,7 @@ class ParquetOutput(Table):
 
     # --- versions ------------------------------------------------------------------------------------------
 
-    def _chain(self) -> Iterator[Pointer]:
+    def pointers(self) -> Iterator[Pointer]:
         """This version, then each one before it, as far as their files are kept."""
         filesystem, root = open_filesystem(self.uri)
         pointer: Pointer | None = self._pointer
@@ -189,7 +189,7 @@ class ParquetOutput(Table):
 
     def _at(self, version: int) -> Pointer:
         oldest = self.version
-        for pointer in self._chain():
+        for pointer in self.pointers():
             if pointer.version == version:
                 return pointer
             oldest = pointer.version

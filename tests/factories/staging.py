@@ -192,7 +192,7 @@ def stage_table(plan: ScoringPlan, unit: UnitValues, table: pa.Table) -> StagedF
     folder = data_folder(plan.task.output_format, plan.run_id, unit)
     if plan.task.output_format == "parquet":
         table = with_partitions(plan, unit, table)
-    name = f"part-{plan.run_id}-{uuid.uuid4().hex[:8]}.parquet"
+    name = f"part-00000-{plan.run_id}-{uuid.uuid4().hex[:12]}.zstd.parquet"
     relative = f"{folder}/{name}" if folder else name
     path = Path(plan.target.uri) / relative
     path.parent.mkdir(parents=True, exist_ok=True)
