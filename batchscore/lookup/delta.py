@@ -20,10 +20,9 @@ from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.layout import partition_value
 from batchscore.arrow.snapshot import LOG_FOLDER, Snapshot, open_table, snapshot_of
 from batchscore.arrow.values import table_of
-from batchscore.contracts import UnitValues
+from batchscore.contracts import RUN_KEY, UnitValues
 from batchscore.errors import InputError, UnavailableError, bounded, nearest
 from batchscore.lookup.files import BOUNDED_TYPES, Bounds, DataFile, FileSet
-from batchscore.manifests import RUN_KEY
 
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint.*\.parquet")

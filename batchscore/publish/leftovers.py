@@ -16,9 +16,10 @@ from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import LOG_FOLDER
 from batchscore.contracts import RUNS_FOLDER
 from batchscore.errors import BatchscoreError
-from batchscore.publish.cleanup import CLOCK_SKEW, FENCE_FOLDER, fence
+from batchscore.publish.cleanup import FENCE_FOLDER, fence
 from batchscore.publish.retained import RUN_ID, Retained, retained
 from batchscore.tables import open_table
+from batchscore.tables.delta import CLOCK_SKEW
 from batchscore.tables.pointer import VERSIONS_FOLDER
 
 # Beside the table; staged files there that no log mentions were meant for the same run.

@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 
 from batchscore import faults, manifests, record
 from batchscore.clean import Cleaning, clean
+from batchscore.contracts import RUN_KEY
 from tests.factories.delta import set_properties
 from tests.factories.jobs import Content, Ended, Oracle, Rows, SmallJob, ended, make_job, rows_of, text_of
 
@@ -102,7 +103,7 @@ def check_recovery(stage: Stage) -> Cleaning:
 def orphans(table: Path) -> list[str]:
     """Files that no retained version mentions and that are no record of a published run."""
     log = "\n".join(path.read_text() for path in (table / "_delta_log").glob("*.json"))
-    published = {entry.get(manifests.RUN_KEY) for entry in DeltaTable(table).history()}
+    published = {entry.get(RUN_KEY) for entry in DeltaTable(table).history()}
     allowed = {f"_batchscore/manifests/{run}.json" for run in published} | {"_batchscore/table"}
     files = [path.relative_to(table) for path in table.rglob("*") if path.is_file()]
     return sorted(
