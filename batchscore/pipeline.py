@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from batchscore import (
@@ -15,6 +14,7 @@ from batchscore import (
     faults,
     leases,
     manifests,
+    offer,
     publish,
     record,
     runners,
@@ -25,36 +25,29 @@ from batchscore import (
     staging,
     validate,
 )
-from batchscore.config import JobConfig, redacted
+from batchscore.config import JobConfig
 from batchscore.contracts import (
-    VERSION,
-    Manifest,
-    ManifestUnit,
     QuarantineLimits,
     Receipt,
     RunOptions,
     RunRecord,
     RunState,
     ScoringPlan,
-    StagedFile,
     StagedOutput,
-    UnitValues,
     Verdict,
 )
 from batchscore.errors import (
     MAX_ITEMS,
     BatchscoreError,
     FencedOutError,
-    SettingsError,
     ValidationRefused,
     bounded,
     listed,
 )
 from batchscore.plan.splitting import joined
-from batchscore.plan.units import derived_unit_key, is_live
+from batchscore.plan.units import is_live
 from batchscore.prepare import LazySpark, Moment, OnEvent, Ready, make_plan
 
-MANIFEST_FORMAT = 1
 INTERRUPTED_EXIT_CODE = 130
 # Runs of one process may be under way side by side. An engine is proved once for all of them, and Great Expectations
 # has one context, and pandas one set of options, for the whole process.
@@ -106,46 +99,6 @@ def run(
         return _run(config, options, on_event)
     finally:
         runners.end_spares()
-
-
-def replay(config: JobConfig, run_id: str, options: RunOptions, on_event: OnEvent = lambda _: None) -> RunRecord:
-    """Scores again what a run left out, from the input as it is now, and adds it to the units of that run.
-
-    The model is the run's own; the rules are those of the settings.
-
-    Returns:
-        The ledger's row of the replay.
-
-    Raises:
-        SettingsError: no such run, it published nothing, or its rows cannot be told by keys.
-        BatchscoreError: as of :func:`run`.
-    """
-    job, run_id = _replayed_job(config, run_id)
-    return run(job, replace(options, replay=run_id), on_event)
-
-
-def plan_replay(config: JobConfig, run_id: str, options: RunOptions, on_event: OnEvent = lambda _: None) -> ScoringPlan:
-    """What :func:`replay` would do; reads no data row and writes nothing."""
-    job, run_id = _replayed_job(config, run_id)
-    return plan(job, replace(options, replay=run_id), on_event)
-
-
-def _replayed_job(config: JobConfig, run_id: str) -> tuple[JobConfig, str]:
-    """The settings with the run's own model, and the run's whole id."""
-    found, manifest = record.show(config.output.path, run_id)
-    if manifest is None or found.state != "published":
-        raise SettingsError(
-            f"run {found.run_id} published nothing that could be added to",
-            found=found.state,
-            hint="run again: batchscore run",
-        )
-    # The rows are told by their keys alone: what the settings say of rows and days would only hide some of them.
-    rows = {"partitions": {}, "where": None}
-    whole = {"name": manifest.model_uri, "version": None}
-    job = config.model_copy(
-        update={"model": config.model.model_copy(update=whole), "input": config.input.model_copy(update=rows)}
-    )
-    return job, found.run_id
 
 
 def _run(config: JobConfig, options: RunOptions, on_event: OnEvent, ready: Ready | None = None) -> RunRecord:
@@ -310,7 +263,7 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
 def _published(attempt: _Attempt, staged: StagedOutput, verdict: Verdict) -> Receipt:
     planned, receipt = attempt.plan, None
     faults.reached("manifest.begin")
-    manifest = _manifest(attempt, staged, verdict)
+    manifest = offer.manifest_of(attempt.config, planned, staged, verdict, attempt.selected)
     manifests.write(planned.target.uri, manifest)
     faults.reached("manifest.end")
     try:
@@ -383,54 +336,6 @@ def _refuse_failed(verdict: Verdict) -> None:
         f"{len(verdict.failed)} of {len(verdict.checks)} checks failed; nothing was published",
         detail=detail,
         hint="mend the input or the model, or change the suite if what it expects is no longer true",
-    )
-
-
-def _manifest(attempt: _Attempt, staged: StagedOutput, verdict: Verdict) -> Manifest:
-    planned, model = attempt.plan, attempt.plan.model
-    return Manifest(
-        format_version=MANIFEST_FORMAT,
-        run_id=planned.run_id,
-        created_at=planned.created_at,
-        batchscore_version=VERSION,
-        model_name=model.name,
-        model_version=model.version,
-        model_uri=model.uri,
-        model_digest=model.digest,
-        source_uri=planned.source.uri,
-        source_kind=planned.source.kind,
-        source_version=planned.source.version,
-        source_snapshot=planned.source.snapshot,
-        source_key=planned.source_key,
-        settings_digest=planned.settings_digest,
-        settings=redacted(attempt.config),
-        engine=planned.task.engine,
-        runner=attempt.config.scoring.runner,
-        mode=planned.mode,
-        rows_read=staged.rows_read,
-        rows_staged=staged.rows_staged,
-        units=_units(planned, staged.files),
-        checks=verdict.checks,
-        certificate=attempt.selected.certificate if attempt.selected else None,
-        measurement=attempt.selected.measurement if attempt.selected else None,
-        rows_filtered=staged.rows_filtered,
-        quarantined=staged.quarantined,
-        replays=planned.task.replay.run_id if planned.task.replay else "",
-    )
-
-
-def _units(planned: ScoringPlan, files: Sequence[StagedFile]) -> tuple[ManifestUnit, ...]:
-    """What the run offers: the planned units, or those found while scoring, with the rows that were staged."""
-    rows: dict[UnitValues, int] = {}
-    for file in files:
-        rows[file.unit] = rows.get(file.unit, 0) + file.rows
-    if planned.units_known:
-        return tuple(
-            ManifestUnit(unit.values, unit.key, rows.get(unit.values, 0), unit.beside) for unit in planned.to_score
-        )
-    return tuple(
-        ManifestUnit(values, derived_unit_key(planned.source_key, values), count)
-        for values, count in sorted(rows.items(), key=str)
     )
 
 

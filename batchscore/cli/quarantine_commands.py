@@ -68,16 +68,17 @@ def replay(
     if rules is not None:
         flags = replace(flags, set_=[*flags.set_, f"quarantine.rules={_rules_text(rules)}"])
     settings = job_config(flags)
-    from batchscore import pipeline, validate  # noqa: PLC0415  # heavy
+    from batchscore import replay as room  # noqa: PLC0415  # heavy
+    from batchscore import validate  # noqa: PLC0415  # heavy
     from batchscore.contracts import RunOptions  # noqa: PLC0415  # not for --help
 
     options = RunOptions(verbose=flags.verbose)
     with progress.reporting(as_json=flags.json) as on_event:
         if dry_run:
-            planned = pipeline.plan_replay(settings, run, options, on_event)
+            planned = room.plan_replay(settings, run, options, on_event)
         else:
             validate.leave_out(spark=settings.scoring.runner != "spark")
-            record = pipeline.replay(settings, run, options, on_event)
+            record = room.replay(settings, run, options, on_event)
     if dry_run:
         if flags.json:
             show.print_json(show.plan_json(planned, settings.scoring.runner))
