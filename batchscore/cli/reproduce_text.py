@@ -28,6 +28,7 @@ def reproduction_lines(found: Reproduction) -> list[str]:
         _line("engine", f"{found.engine}{_artifact(found)}, runner {found.runner}"),
         *_versions(found),
         *(_line("missing", f"not available: {bounded(text)}") for text in found.not_available[:10]),
+        *(_line("note", bounded(text)) for text in found.notes[:10]),
         *_differences(counts),
         _line("took", f"{found.seconds:.1f} s"),
     ]

@@ -73,7 +73,7 @@ def _keys(manifest: Manifest, named: Sequence[str], row: FoundRow, table: FileSe
     asked = [str(name) for name in output.get("keys") or ()]
     wanted = {*asked, *named, *table.partition_by} if asked else {column.name for column in table.readable}
     for index, column in enumerate(table.readable):
-        if column.name in wanted and not column.name.startswith("_"):
+        if column.name in wanted:
             key = lookup.key_of(column, row.batch.column(index)[0])
             if key is not None:
                 yield key

@@ -87,10 +87,10 @@ def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda
         spark = LazySpark(config, on_event)
         plan = make_plan(config, RunOptions(force=True), spark)
         published = published_by(table, found)
-        units, missing = usable_units(manifest, plan, published)
-        plan, same_artifact = with_engine(restricted(plan, units), manifest, config)
-        again = _Again(plan, units, published, spark, on_event)
-        sampled = 0 < options.sample < sum(unit.rows for unit in units)
+        usable = usable_units(manifest, plan, published)
+        plan, same_artifact = with_engine(restricted(plan, usable.units), manifest, config)
+        again = _Again(plan, usable.units, published, spark, on_event)
+        sampled = 0 < options.sample < usable.rows
         seed = zlib.crc32(found.run_id.encode()) if options.seed is None else options.seed
         comparison = again.by_sample(options.sample, seed) if sampled else again.whole(runner)
     return Reproduction(
@@ -101,13 +101,14 @@ def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda
         engine=manifest.engine,
         runner=runner,
         rows_published=sum(unit.rows for unit in manifest.units),
-        units=len(units),
+        units=len(usable.units),
         comparison=comparison,
         same_artifact=same_artifact,
         versions=versions(manifest.certificate, manifest.engine),
         sample=options.sample if sampled else 0,
         seed=seed if sampled else 0,
-        not_available=missing,
+        not_available=usable.missing,
+        notes=usable.notes,
         seconds=round(time.perf_counter() - started, 3),
     )
 
@@ -142,6 +143,8 @@ class _Again:
         """Every row of the units, scored by the stages of a run."""
         plan, uri = self.plan, self.plan.target.uri
         self._stage("score", f"{sum(unit.rows for unit in self.units):,} rows, engine {plan.task.engine}")
+        if runner == "spark":
+            self.spark(use="tasks" if plan.route == "splits" else "delta", task=plan.task)
         staged = staging.Staging(runner, self.spark, self.on_event).fill(plan)
         _, root = open_filesystem(uri)
         tally = self._tally()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 
 from batchscore import lookup
+from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.splits import read_split
 from batchscore.arrow.values import array_of, scalar_of
 from batchscore.contracts import RUN_COLUMN, RunRecord, Schema, Split, UnitValues
-from batchscore.errors import InputError, unit_text
+from batchscore.errors import InputError
 from batchscore.lookup import DataFile, FileSet
 
 BATCH_ROWS = 65_536
@@ -56,27 +59,30 @@ class Published:
 
 
 def published_by(table: str, run: RunRecord) -> Published:
-    """Where the rows of a run are: in the version that it made, or in the newest one where that is gone from the log.
+    """Where the rows of a run are: in the version that it made; in the newest one where that lost its log or files.
 
     Raises:
         InputError: there is no such table.
     """
     newest = lookup.newest_version(table)
-    version = run.table_version if run.table_version >= 0 else newest
-    try:
-        files = lookup.files_at(table, version, bounds=(RUN_COLUMN,))
-    except InputError:
-        version = newest
-        files = lookup.files_at(table, version, bounds=(RUN_COLUMN,))
+    if 0 <= run.table_version < newest:
+        with contextlib.suppress(InputError):  # the log no longer reaches that far back
+            found = _at(table, run, run.table_version)
+            if _all_there(found.files):
+                return found
+    return _at(table, run, newest)
+
+
+def _at(table: str, run: RunRecord, version: int) -> Published:
+    files = lookup.files_at(table, version, bounds=(RUN_COLUMN,))
     held = tuple(file for file in files.files if _may_hold(file, run.run_id))
     return Published(run.run_id, replace(files, files=held), version, own=version == run.table_version)
 
 
-def lost(published: Published, unit: UnitValues) -> str:
-    """Why a unit of the run has no rows in the table."""
-    if published.own:
-        return f"{unit_text(unit)}: another run had published the same, so this one did not"
-    return f"{unit_text(unit)}: version {published.version} of the table holds nothing of the run any more"
+def _all_there(files: FileSet) -> bool:
+    filesystem, _ = open_filesystem(files.uri)
+    found = filesystem.get_file_info([file.path for file in files.files])
+    return all(info.type != pafs.FileType.NotFound for info in found)
 
 
 def staged_batches(uri: str, files: Sequence[DataFile], columns: Schema) -> Iterator[pa.RecordBatch]:

@@ -55,7 +55,8 @@ class Reproduction:
             None where it makes nothing.
         versions: (library, version then, version now), where the certificate tells.
         sample: rows asked for, 0 for all; they were drawn with ``seed``.
-        not_available: what could not be compared, and why.
+        not_available: what could not be compared any more, and why.
+        notes: units that the run did not publish, and why.
     """
 
     run_id: str
@@ -72,6 +73,7 @@ class Reproduction:
     sample: int = 0
     seed: int = 0
     not_available: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
     @property
