@@ -12,7 +12,7 @@ from batchscore import engines
 from batchscore.arrow.bits import largest_difference, same_bits
 from batchscore.contracts import PREDICTION, Manifest, ModelFiles, OutputColumn, PinnedModel, Schema
 from batchscore.engines import NATIVE, PROBABILITY, SPARKML, artifacts
-from batchscore.engines.cache import loaded
+from batchscore.engines.cache import loaded, verify
 from batchscore.engines.contributions import Contributions
 from batchscore.errors import BatchscoreError
 from batchscore.explain.values import Recomputed
@@ -102,6 +102,7 @@ def _native(model: PinnedModel, inputs: pa.RecordBatch) -> tuple[Engine | str, C
 
     files = ModelFiles.of(model)
     try:
+        verify(files)
         found = read_estimator(model.path, model.inputs)
         return NativeEngine(found, files, THREADS), contributions(found, files, inputs)
     except BatchscoreError as error:
