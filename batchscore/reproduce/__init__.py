@@ -158,10 +158,26 @@ class _Again:
         return tally.result()
 
     def by_sample(self, rows: int, seed: int) -> Comparison:
-        """Some rows; where one differs, once more as the run scored it, in its whole batch."""
+        """Some rows; where one differs, once more as the run scored it, in its whole batch.
+
+        Raises:
+            SettingsError: only Spark can read the input, or none of the drawn rows was scored by the run.
+        """
+        if self.plan.route != "splits":
+            raise SettingsError(
+                "rows are drawn from files, which this input is not read by",
+                found=self.plan.route_reason,
+                hint="leave --sample out",
+            )
         self._stage("score", f"{rows:,} rows drawn by seed {seed}, engine {self.plan.task.engine}")
         drawn = draw(self.plan, rows, seed)
         found = self._compared(scored(self.plan, drawn))
+        if found == Comparison():
+            raise SettingsError(
+                "none of the drawn rows was scored by the run: its condition leaves few",
+                found=f"--sample {rows} --seed {seed}",
+                hint="ask for more rows, or leave --sample out",
+            )
         return found if found.is_equal else self._compared(scored(self.plan, drawn, whole_batches=True))
 
     def _compared(self, scored_rows: Iterable[pa.RecordBatch]) -> Comparison:
