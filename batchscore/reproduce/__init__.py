@@ -103,6 +103,7 @@ def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda
         rows_published=sum(unit.rows for unit in manifest.units),
         units=len(usable.units),
         comparison=comparison,
+        own_version=published.own,
         same_artifact=same_artifact,
         versions=versions(manifest.certificate, manifest.engine),
         sample=options.sample if sampled else 0,

@@ -48,7 +48,7 @@ class Reproduction:
     """What came of scoring a run again.
 
     Attributes:
-        version: the table's version that the run's rows were read from.
+        version: the table's version that the run's rows were read from, and ``own_version`` whether the run made it.
         rows_published: rows that the run's manifest states.
         units: units compared.
         engine: the engine, and ``same_artifact`` whether what it made of the model is the recorded one, bit for bit;
@@ -68,6 +68,7 @@ class Reproduction:
     rows_published: int
     units: int
     comparison: Comparison
+    own_version: bool = True
     same_artifact: bool | None = None
     versions: tuple[tuple[str, str, str], ...] = ()
     sample: int = 0
