@@ -52,7 +52,7 @@ def _found(facts: InputRow, manifest: Manifest, unit: UnitValues, keys: list[Key
     if manifest.source_kind == "catalog":
         raise InputError("a table or view of Spark's catalog cannot be read without Spark")
     source = _pinned(manifest)
-    files = recorded_files(manifest, source, unit)
+    files = recorded_files(manifest, source, [unit])[unit]
     if files is None:
         return SourceRow(replace(facts, problem=changed(manifest, source, unit)))
     known = {column.name for column in source.columns}

@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 from batchscore import record, staging
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.config import JobConfig
-from batchscore.contracts import Column, ManifestUnit, RunOptions, ScoringPlan, StagedFile
+from batchscore.contracts import Column, ManifestUnit, RunOptions, ScoringPlan, UnitValues
 from batchscore.engines import SPARKML
 from batchscore.errors import SettingsError
 from batchscore.lookup import DataFile
@@ -121,7 +122,7 @@ def _scratch(table: str, runner: str) -> Iterator[str]:
         with tempfile.TemporaryDirectory(prefix="batchscore-reproduce-") as folder:
             yield f"{folder}/scores"
         return
-    place = f"{table.rstrip('/')}__reproduce/{uuid.uuid4().hex[:12]}"
+    place = f"{table.rstrip('/')}__reproduce-{uuid.uuid4().hex[:12]}"
     filesystem, root = open_filesystem(place)
     filesystem.create_dir(root, recursive=True)
     try:
@@ -152,10 +153,12 @@ class _Again:
         names = [*tally.keys, *tally.outputs]
         columns = tuple(Column(column.name, column.type) for column in plan.task.columns if column.name in names)
         self._stage("compare", f"{staged.rows_staged:,} rows")
+        files: dict[UnitValues, list[DataFile]] = defaultdict(list)
+        for file in staged.files:
+            files[file.unit].append(DataFile(f"{root}/{file.path}", file.unit, file.rows, file.size))
         for unit in self.units:
-            files = [_data_file(root, file) for file in staged.files if file.unit == unit.values]
             published = partial(self.published.batches, unit.values, names)
-            tally.add(published, partial(staged_batches, uri, files, columns), unit.rows)
+            tally.add(published, partial(staged_batches, uri, files[unit.values], columns), unit.rows)
         return tally.result()
 
     def by_sample(self, rows: int, seed: int) -> Comparison:
@@ -212,7 +215,3 @@ class _Again:
 
     def _stage(self, name: str, text: str) -> None:
         self.on_event({"event": "stage", "stage": name, "text": text})
-
-
-def _data_file(root: str, file: StagedFile) -> DataFile:
-    return DataFile(f"{root}/{file.path}", file.unit, file.rows, file.size)

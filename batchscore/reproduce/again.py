@@ -57,14 +57,14 @@ def usable_units(manifest: Manifest, plan: ScoringPlan, published: Published) ->
     usable: list[ManifestUnit] = []
     problems: list[str] = []
     notes: list[str] = []
-    held = published.units
+    inputs = recorded_files(manifest, plan.source, [unit.values for unit in manifest.units])
     for unit in manifest.units:
         name = unit_text(unit.values)
-        if unit.values not in held and published.own:
+        if unit.values not in published.files and published.own:
             notes.append(f"{name}: another run had published the same, so this one did not")
-        elif unit.values not in held:
+        elif unit.values not in published.files:
             problems.append(f"{name}: version {published.version} of the table holds nothing of the run any more")
-        elif recorded_files(manifest, plan.source, unit.values) is None:
+        elif inputs[unit.values] is None:
             problems.append(changed(manifest, plan.source, unit.values))
         else:
             usable.append(unit)

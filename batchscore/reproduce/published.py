@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -28,20 +29,17 @@ class Published:
 
     Attributes:
         run_id: the run.
-        files: those files.
+        files: those files, by the units that they belong to.
+        table: the version's columns and the table's place.
         version: the version.
         own: whether that is the version that the run made.
     """
 
     run_id: str
-    files: FileSet
+    files: Mapping[UnitValues, Sequence[DataFile]]
+    table: FileSet
     version: int
     own: bool
-
-    @property
-    def units(self) -> frozenset[UnitValues]:
-        """Units with such files."""
-        return frozenset(file.partition for file in self.files.files)
 
     def batches(self, unit: UnitValues, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The run's rows of a unit, with these columns.
@@ -49,13 +47,12 @@ class Published:
         Raises:
             InputError: a file is gone or damaged.
         """
-        by_name = {column.name: column for column in self.files.columns}
+        by_name = {column.name: column for column in self.table.columns}
         columns = tuple(by_name[name] for name in dict.fromkeys((*names, RUN_COLUMN)))
-        for file in self.files.files:
-            if file.partition == unit:
-                for batch in _kept(self.files.uri, file, columns):
-                    mine = pc.equal(batch.column(RUN_COLUMN), scalar_of(self.run_id, pa.string()))
-                    yield batch.filter(mine).select(list(names))
+        for file in self.files.get(unit, ()):
+            for batch in _kept(self.table.uri, file, columns):
+                mine = pc.equal(batch.column(RUN_COLUMN), scalar_of(self.run_id, pa.string()))
+                yield batch.filter(mine).select(list(names))
 
 
 def published_by(table: str, run: RunRecord) -> Published:
@@ -68,20 +65,23 @@ def published_by(table: str, run: RunRecord) -> Published:
     if 0 <= run.table_version < newest:
         with contextlib.suppress(InputError):  # the log no longer reaches that far back
             found = _at(table, run, run.table_version)
-            if _all_there(found.files):
+            if _all_there(found):
                 return found
     return _at(table, run, newest)
 
 
 def _at(table: str, run: RunRecord, version: int) -> Published:
     files = lookup.files_at(table, version, bounds=(RUN_COLUMN,))
-    held = tuple(file for file in files.files if _may_hold(file, run.run_id))
-    return Published(run.run_id, replace(files, files=held), version, own=version == run.table_version)
+    held: dict[UnitValues, list[DataFile]] = defaultdict(list)
+    for file in files.files:
+        if _may_hold(file, run.run_id):
+            held[file.partition].append(file)
+    return Published(run.run_id, dict(held), files, version, own=version == run.table_version)
 
 
-def _all_there(files: FileSet) -> bool:
-    filesystem, _ = open_filesystem(files.uri)
-    found = filesystem.get_file_info([file.path for file in files.files])
+def _all_there(published: Published) -> bool:
+    filesystem, _ = open_filesystem(published.table.uri)
+    found = filesystem.get_file_info([file.path for files in published.files.values() for file in files])
     return all(info.type != pafs.FileType.NotFound for info in found)
 
 

@@ -15,12 +15,13 @@ from batchscore.arrow.footers import read_footer
 from batchscore.arrow.predicate import expression
 from batchscore.arrow.splits import read_split
 from batchscore.arrow.values import array_of
-from batchscore.contracts import ScoringPlan, ScoringTask, Split
+from batchscore.contracts import Column, OutputColumn, ScoringPlan, ScoringTask, Split
 from batchscore.engines.cache import loaded
 from batchscore.score import score_batch
 
 Places: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 THREADS = 1
+DRAWN = "_batchscore_drawn"  # a column beside the table's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +78,28 @@ def scored(plan: ScoringPlan, drawn: Mapping[str, Places], *, whole_batches: boo
             continue
         wanted = places[(places >= piece.start) & (places < piece.start + piece.rows)] - piece.start
         for batch, inside in _batches(task, piece, wanted):
+            rows = _flagged(batch, inside) if whole_batches else batch.take(array_of(inside, pa.int64()))
+            rows = rows if keep is None else rows.filter(keep)
             if whole_batches:
-                chosen = _flagged(batch, inside)
-                kept = chosen if keep is None else chosen.filter(keep)
-                table = score_batch(kept, task, engine).table
-                flags = kept.column(kept.num_columns - 1)
-                if table.num_rows == kept.num_rows:  # a row that cannot be scored is in no output
-                    yield table.filter(flags)
+                table = score_batch(rows, _with_flag(task), engine).table
+                yield table.filter(table.column(DRAWN))
             else:
-                rows = batch.take(array_of(inside, pa.int64()))
-                yield score_batch(rows if keep is None else rows.filter(keep), task, engine).table
+                yield score_batch(rows, task, engine).table
 
 
 def _flagged(batch: pa.RecordBatch, inside: Places) -> pa.RecordBatch:
     flags = np.zeros(batch.num_rows, np.bool_)
     flags[inside] = True
-    return batch.append_column("drawn", array_of(flags, pa.bool_()))
+    return batch.append_column(DRAWN, array_of(flags, pa.bool_()))
+
+
+def _with_flag(task: ScoringTask) -> ScoringTask:
+    """The task with the flag carried along: rows that cannot be scored are in no output, so places there mean nothing."""
+    return replace(
+        task,
+        source_columns=(*task.source_columns, Column(DRAWN, "boolean")),
+        columns=(*task.columns, OutputColumn(DRAWN, "boolean", "source", DRAWN)),
+    )
 
 
 def _batches(task: ScoringTask, piece: _Piece, wanted: Places) -> Iterator[tuple[pa.RecordBatch, Places]]:
