@@ -94,7 +94,7 @@ def _flagged(batch: pa.RecordBatch, inside: Places) -> pa.RecordBatch:
 
 
 def _with_flag(task: ScoringTask) -> ScoringTask:
-    """The task with the flag carried along: rows that cannot be scored are in no output, so places there mean nothing."""
+    """The task with the flag carried along: rows that cannot be scored are in no output, so places tell nothing."""
     return replace(
         task,
         source_columns=(*task.source_columns, Column(DRAWN, "boolean")),
