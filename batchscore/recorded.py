@@ -6,7 +6,8 @@ told by unit, never guessed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchscore.arrow.layout import NULL_FOLDER
@@ -36,24 +37,31 @@ def recorded_restriction(manifest: Manifest) -> Restriction:
     return Restriction(partitions=tuple(found))
 
 
-def recorded_files(manifest: Manifest, source: PinnedSource, unit: UnitValues) -> tuple[SourceFile, ...] | None:
-    """The files of a unit, or of the whole input where its layout does not tell units; None where they changed.
+def recorded_files(
+    manifest: Manifest, source: PinnedSource, units: Sequence[UnitValues]
+) -> dict[UnitValues, tuple[SourceFile, ...] | None]:
+    """The files of units, or of the whole input where its layout does not tell units; None where they changed.
 
     Args:
         manifest: of the run.
         source: the input as it is today, under the run's restriction.
-        unit: one of the run's units.
+        units: of the run.
     """
-    names = [name for name, _ in unit]
+    names = [name for name, _ in units[0]] if units else []
     by_unit = set(names) <= set(source.partition_columns)
-    files = tuple(file for file in source.files if not by_unit or unit_of(file, names) == unit)
-    if source.snapshot == manifest.source_snapshot:
-        return files
-    recorded = next((known.key for known in manifest.units if known.values == unit), None)
-    if not by_unit or recorded is None:
-        return None
-    now = unit_key(manifest.model_digest, below(source.root, files), manifest.settings_digest, unit)
-    return files if now == recorded else None
+    same = source.snapshot == manifest.source_snapshot
+    if not by_unit:
+        return dict.fromkeys(units, source.files if same else None)
+    grouped: dict[UnitValues, list[SourceFile]] = defaultdict(list)
+    for file in source.files:
+        grouped[unit_of(file, names)].append(file)
+    keys = {unit.values: unit.key for unit in manifest.units}
+
+    def is_recorded(unit: UnitValues) -> bool:
+        files = below(source.root, grouped[unit])
+        return keys.get(unit) == unit_key(manifest.model_digest, files, manifest.settings_digest, unit)
+
+    return {unit: tuple(grouped[unit]) if same or is_recorded(unit) else None for unit in units}
 
 
 def changed(manifest: Manifest, source: PinnedSource, unit: UnitValues) -> str:

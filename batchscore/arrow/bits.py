@@ -24,10 +24,10 @@ def same_bits(left: pa.Array, right: pa.Array) -> Flags:
     >>> same_bits(pa.array([0.0, float("nan"), None]), pa.array([-0.0, float("nan"), None])).tolist()
     [False, True, True]
     """
+    if _is_list(left.type) and _is_list(right.type):
+        return _same_lists(left, right)
     if left.type != right.type:
         return np.zeros(len(left), np.bool_)
-    if _is_list(left.type):
-        return _same_lists(left, right)
     if pa.types.is_floating(left.type):
         whole = _WHOLE[left.type.bit_width]
         left, right = left.view(whole), right.view(whole)

@@ -16,6 +16,7 @@ LABEL_CHARS = 10
 def reproduction_lines(found: Reproduction) -> list[str]:
     """The verdict first, then what was compared by what, and the rows that differ."""
     counts = found.comparison
+    own = "" if found.own_version else ": the version that the run made is gone"
     drawn = f"; {found.sample:,} rows asked for, drawn by seed {found.seed}" if found.sample else ""
     total = counts.equal + counts.different + counts.missing + counts.surplus
     return [
@@ -23,11 +24,12 @@ def reproduction_lines(found: Reproduction) -> list[str]:
         _line("rows", f"{total:,} compared of {found.rows_published:,} published, in {found.units:,} units{drawn}"),
         *_counts(counts),
         _line("run", found.run_id),
-        _line("table", f"{found.table}, version {found.version}"),
+        _line("table", f"{found.table}, version {found.version}{own}"),
         _line("model", found.model),
         _line("engine", f"{found.engine}{_artifact(found)}, runner {found.runner}"),
         *_versions(found),
         *(_line("missing", f"not available: {bounded(text)}") for text in found.not_available[:10]),
+        *(_line("note", bounded(text)) for text in found.notes[:10]),
         *_differences(counts),
         _line("took", f"{found.seconds:.1f} s"),
     ]

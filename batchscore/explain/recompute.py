@@ -12,8 +12,10 @@ from batchscore import engines
 from batchscore.arrow.bits import largest_difference, same_bits
 from batchscore.contracts import PREDICTION, Manifest, ModelFiles, OutputColumn, PinnedModel, Schema
 from batchscore.engines import NATIVE, PROBABILITY, SPARKML, artifacts
-from batchscore.engines.cache import loaded
-from batchscore.engines.contributions import Contributions
+from batchscore.engines.cache import loaded, verify
+from batchscore.engines.contributions import Contributions, contributions
+from batchscore.engines.estimators import read_estimator
+from batchscore.engines.native import NativeEngine
 from batchscore.errors import BatchscoreError
 from batchscore.explain.values import Recomputed
 from batchscore.lookup import Value, as_values
@@ -96,12 +98,9 @@ def _native(model: PinnedModel, inputs: pa.RecordBatch) -> tuple[Engine | str, C
     reason = engines.supports(NATIVE, model)
     if reason is not None:
         return reason, Contributions("", reason=f"the model's library gives none: {reason}")
-    from batchscore.engines.contributions import contributions  # noqa: PLC0415  # loads pandas with the model's library
-    from batchscore.engines.estimators import read_estimator  # noqa: PLC0415  # as above
-    from batchscore.engines.native import NativeEngine  # noqa: PLC0415  # as above
-
     files = ModelFiles.of(model)
     try:
+        verify(files)
         found = read_estimator(model.path, model.inputs)
         return NativeEngine(found, files, THREADS), contributions(found, files, inputs)
     except BatchscoreError as error:

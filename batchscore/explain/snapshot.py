@@ -52,7 +52,7 @@ def _found(facts: InputRow, manifest: Manifest, unit: UnitValues, keys: list[Key
     if manifest.source_kind == "catalog":
         raise InputError("a table or view of Spark's catalog cannot be read without Spark")
     source = _pinned(manifest)
-    files = recorded_files(manifest, source, unit)
+    files = recorded_files(manifest, source, [unit])[unit]
     if files is None:
         return SourceRow(replace(facts, problem=changed(manifest, source, unit)))
     known = {column.name for column in source.columns}
@@ -73,7 +73,7 @@ def _keys(manifest: Manifest, named: Sequence[str], row: FoundRow, table: FileSe
     asked = [str(name) for name in output.get("keys") or ()]
     wanted = {*asked, *named, *table.partition_by} if asked else {column.name for column in table.readable}
     for index, column in enumerate(table.readable):
-        if column.name in wanted and not column.name.startswith("_"):
+        if column.name in wanted:
             key = lookup.key_of(column, row.batch.column(index)[0])
             if key is not None:
                 yield key

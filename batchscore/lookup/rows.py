@@ -15,7 +15,7 @@ from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.footers import Footer, read_footer
 from batchscore.arrow.splits import read_split
 from batchscore.arrow.values import python_of
-from batchscore.contracts import Schema, Split
+from batchscore.contracts import LINEAGE_COLUMNS, Schema, Split
 from batchscore.errors import MAX_ITEMS, InputError, SettingsError, bounded, listed, nearest, unit_text
 from batchscore.lookup.files import BOUNDED_TYPES, DataFile, FileSet, ranges, within
 from batchscore.lookup.keys import Key
@@ -229,7 +229,7 @@ def _partitions_named(files: FileSet, keys: Sequence[Key]) -> str:
 def _several(files: FileSet, keys: Sequence[Key], found: Sequence[Place]) -> SettingsError:
     count = f"more than {MAX_ITEMS}" if len(found) > MAX_ITEMS else str(len(found))
     named = {key.name for key in keys}
-    others = tuple(column for column in files.readable if column.name not in named and not column.name.startswith("_"))
+    others = tuple(column for column in files.readable if column.name not in {*named, *LINEAGE_COLUMNS})
     return SettingsError(
         f"{count} rows of {files.what} have {' and '.join(map(str, keys))}",
         allowed=[column.name for column in others],

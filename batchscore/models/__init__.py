@@ -15,8 +15,9 @@ from typing import Any
 
 from batchscore.contracts import PinnedModel
 from batchscore.errors import ModelError, SetupError
-from batchscore.models import registry, sqlite
+from batchscore.models import facts, registry, sqlite
 from batchscore.models.digest import BYTECODE_FOLDER, digest_folder, model_files
+from batchscore.models.facts import VersionFacts
 from batchscore.models.mlmodel import (
     check_files,
     classes_of,
@@ -27,7 +28,7 @@ from batchscore.models.mlmodel import (
 )
 from batchscore.models.params import resolve_params
 from batchscore.models.reference import Reference, parse_reference
-from batchscore.models.registry import Location, VersionFacts
+from batchscore.models.registry import Location
 from batchscore.models.signature import resolve_inputs, resolve_outputs
 from batchscore.models.timeline import version_history
 
@@ -122,7 +123,7 @@ def describe(name: str, version: str, *, tracking_uri: str, registry_uri: str | 
     if found is not None:
         return found
     client = registry.connect(tracking_uri, registry_uri)
-    return registry.describe(client, registry_uri or tracking_uri, name, version)
+    return facts.describe(client, registry_uri or tracking_uri, name, version)
 
 
 def _pinned(  # what is told of a model and what is found

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote
 
+from batchscore.models.facts import VersionFacts, moment
 from batchscore.models.reference import Reference
-from batchscore.models.registry import LATEST_NOTICE, Location, VersionFacts, moment, redacted, stage_notice
+from batchscore.models.registry import LATEST_NOTICE, Location, redacted, stage_notice
 
 # Alembic revisions of MLflow's tables whose columns are read here; a test names MLflow's own when it moves on.
 KNOWN_REVISIONS = ("dc11669786a5",)  # MLflow 3.17

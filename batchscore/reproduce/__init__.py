@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 from batchscore import record, staging
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.config import JobConfig
-from batchscore.contracts import Column, ManifestUnit, RunOptions, ScoringPlan, StagedFile
+from batchscore.contracts import Column, ManifestUnit, RunOptions, ScoringPlan, UnitValues
 from batchscore.engines import SPARKML
 from batchscore.errors import SettingsError
 from batchscore.lookup import DataFile
@@ -87,10 +88,10 @@ def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda
         spark = LazySpark(config, on_event)
         plan = make_plan(config, RunOptions(force=True), spark)
         published = published_by(table, found)
-        units, missing = usable_units(manifest, plan, published)
-        plan, same_artifact = with_engine(restricted(plan, units), manifest, config)
-        again = _Again(plan, units, published, spark, on_event)
-        sampled = 0 < options.sample < sum(unit.rows for unit in units)
+        usable = usable_units(manifest, plan, published)
+        plan, same_artifact = with_engine(restricted(plan, usable.units), manifest, config)
+        again = _Again(plan, usable.units, published, spark, on_event)
+        sampled = 0 < options.sample < usable.rows
         seed = zlib.crc32(found.run_id.encode()) if options.seed is None else options.seed
         comparison = again.by_sample(options.sample, seed) if sampled else again.whole(runner)
     return Reproduction(
@@ -101,13 +102,15 @@ def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda
         engine=manifest.engine,
         runner=runner,
         rows_published=sum(unit.rows for unit in manifest.units),
-        units=len(units),
+        units=len(usable.units),
         comparison=comparison,
+        own_version=published.own,
         same_artifact=same_artifact,
         versions=versions(manifest.certificate, manifest.engine),
         sample=options.sample if sampled else 0,
         seed=seed if sampled else 0,
-        not_available=missing,
+        not_available=usable.missing,
+        notes=usable.notes,
         seconds=round(time.perf_counter() - started, 3),
     )
 
@@ -119,7 +122,7 @@ def _scratch(table: str, runner: str) -> Iterator[str]:
         with tempfile.TemporaryDirectory(prefix="batchscore-reproduce-") as folder:
             yield f"{folder}/scores"
         return
-    place = f"{table.rstrip('/')}__reproduce/{uuid.uuid4().hex[:12]}"
+    place = f"{table.rstrip('/')}__reproduce-{uuid.uuid4().hex[:12]}"
     filesystem, root = open_filesystem(place)
     filesystem.create_dir(root, recursive=True)
     try:
@@ -142,6 +145,8 @@ class _Again:
         """Every row of the units, scored by the stages of a run."""
         plan, uri = self.plan, self.plan.target.uri
         self._stage("score", f"{sum(unit.rows for unit in self.units):,} rows, engine {plan.task.engine}")
+        if runner == "spark":
+            self.spark(use="tasks" if plan.route == "splits" else "delta", task=plan.task)
         # What cannot be scored is scratch, too.
         plan = replace(plan, task=replace(plan.task, quarantine_uri=f"{uri}/quarantine"))
         staged = staging.Staging(runner, self.spark, self.on_event).fill(plan)
@@ -150,17 +155,35 @@ class _Again:
         names = [*tally.keys, *tally.outputs]
         columns = tuple(Column(column.name, column.type) for column in plan.task.columns if column.name in names)
         self._stage("compare", f"{staged.rows_staged:,} rows")
+        files: dict[UnitValues, list[DataFile]] = defaultdict(list)
+        for file in staged.files:
+            files[file.unit].append(DataFile(f"{root}/{file.path}", file.unit, file.rows, file.size))
         for unit in self.units:
-            files = [_data_file(root, file) for file in staged.files if file.unit == unit.values]
             published = partial(self.published.batches, unit.values, names)
-            tally.add(published, partial(staged_batches, uri, files, columns), unit.rows)
+            tally.add(published, partial(staged_batches, uri, files[unit.values], columns), unit.rows)
         return tally.result()
 
     def by_sample(self, rows: int, seed: int) -> Comparison:
-        """Some rows; where one differs, once more as the run scored it, in its whole batch."""
+        """Some rows; where one differs, once more as the run scored it, in its whole batch.
+
+        Raises:
+            SettingsError: only Spark can read the input, or none of the drawn rows was scored by the run.
+        """
+        if self.plan.route != "splits":
+            raise SettingsError(
+                "rows are drawn from files, which this input is not read by",
+                found=self.plan.route_reason,
+                hint="leave --sample out",
+            )
         self._stage("score", f"{rows:,} rows drawn by seed {seed}, engine {self.plan.task.engine}")
         drawn = draw(self.plan, rows, seed)
         found = self._compared(scored(self.plan, drawn))
+        if found == Comparison():
+            raise SettingsError(
+                "none of the drawn rows was scored by the run: its condition leaves few",
+                found=f"--sample {rows} --seed {seed}",
+                hint="ask for more rows, or leave --sample out",
+            )
         return found if found.is_equal else self._compared(scored(self.plan, drawn, whole_batches=True))
 
     def _compared(self, scored_rows: Iterable[pa.RecordBatch]) -> Comparison:
@@ -194,7 +217,3 @@ class _Again:
 
     def _stage(self, name: str, text: str) -> None:
         self.on_event({"event": "stage", "stage": name, "text": text})
-
-
-def _data_file(root: str, file: StagedFile) -> DataFile:
-    return DataFile(f"{root}/{file.path}", file.unit, file.rows, file.size)

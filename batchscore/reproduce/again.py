@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from batchscore.config import JobConfig
 from batchscore.contracts import Certificate, Manifest, ManifestUnit, ModelFiles, ScoringPlan
 from batchscore.engines import PROBABILITY, artifacts
-from batchscore.errors import InputError, ModelError
+from batchscore.errors import InputError, ModelError, unit_text
 from batchscore.lookup import is_comparable
 from batchscore.plan.make import TASK_ROWS
 from batchscore.plan.splitting import make_tasks
 from batchscore.plan.units import unit_of
 from batchscore.prepare import pin_model
 from batchscore.recorded import changed, recorded_files
-from batchscore.reproduce.published import Published, lost
+from batchscore.reproduce.published import Published
 
 
 def check_model(config: JobConfig, manifest: Manifest) -> None:
@@ -34,30 +34,47 @@ def check_model(config: JobConfig, manifest: Manifest) -> None:
         )
 
 
-def usable_units(
-    manifest: Manifest, plan: ScoringPlan, published: Published
-) -> tuple[tuple[ManifestUnit, ...], tuple[str, ...]]:
-    """The run's units whose rows are in the table and whose input is as recorded, and what is said of the others.
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """The units of a run that can be compared, and what is said of those that no longer can or never were published."""
+
+    units: tuple[ManifestUnit, ...]
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows of the units, by the manifest."""
+        return sum(unit.rows for unit in self.units)
+
+
+def usable_units(manifest: Manifest, plan: ScoringPlan, published: Published) -> Usable:
+    """The run's units whose rows are in the table and whose input is as recorded.
 
     Raises:
         InputError: there is none.
     """
-    usable, problems = [], []
-    held = published.units
+    usable: list[ManifestUnit] = []
+    problems: list[str] = []
+    notes: list[str] = []
+    inputs = recorded_files(manifest, plan.source, [unit.values for unit in manifest.units])
     for unit in manifest.units:
-        if unit.values not in held:
-            problems.append(lost(published, unit.values))
-        elif recorded_files(manifest, plan.source, unit.values) is None:
+        name = unit_text(unit.values)
+        if unit.values not in published.files and published.own:
+            notes.append(f"{name}: another run had published the same, so this one did not")
+        elif unit.values not in published.files:
+            problems.append(f"{name}: version {published.version} of the table holds nothing of the run any more")
+        elif inputs[unit.values] is None:
             problems.append(changed(manifest, plan.source, unit.values))
         else:
             usable.append(unit)
     if not usable:
         raise InputError(
             f"nothing of run {manifest.run_id} can be compared any more",
-            detail=list(dict.fromkeys(problems))[:10],
+            detail=list(dict.fromkeys([*problems, *notes]))[:10],
             hint="an input that must be read again later needs versions: a Delta table, or folders that stay",
         )
-    return tuple(usable), tuple(dict.fromkeys(problems))
+    return Usable(tuple(usable), tuple(dict.fromkeys(problems)), tuple(notes))
 
 
 def restricted(plan: ScoringPlan, units: Iterable[ManifestUnit]) -> ScoringPlan:

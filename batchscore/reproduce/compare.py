@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -154,7 +155,7 @@ def _places(left: pa.Table, right: pa.Table, keys: Sequence[str]) -> pa.Table:
     sides = []
     for table, is_left in ((left, True), (right, False)):
         rows = table.num_rows
-        at = pa.array(range(rows), pa.int64())
+        at = pa.array(np.arange(rows, dtype=np.int64))
         one, none, nowhere = pa.repeat(1, rows), pa.repeat(0, rows), pa.repeat(-1, rows)
         facts = [one, none, at, nowhere] if is_left else [none, one, nowhere, at]
         columns = [_bits(_array(table[key])) for key in keys]

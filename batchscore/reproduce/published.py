@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 
 from batchscore import lookup
+from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.splits import read_split
 from batchscore.arrow.values import array_of, scalar_of
 from batchscore.contracts import RUN_COLUMN, RunRecord, Schema, Split, UnitValues
-from batchscore.errors import InputError, unit_text
+from batchscore.errors import InputError
 from batchscore.lookup import DataFile, FileSet
 
 BATCH_ROWS = 65_536
@@ -25,20 +29,17 @@ class Published:
 
     Attributes:
         run_id: the run.
-        files: those files.
+        files: those files, by the units that they belong to.
+        table: the version's columns and the table's place.
         version: the version.
         own: whether that is the version that the run made.
     """
 
     run_id: str
-    files: FileSet
+    files: Mapping[UnitValues, Sequence[DataFile]]
+    table: FileSet
     version: int
     own: bool
-
-    @property
-    def units(self) -> frozenset[UnitValues]:
-        """Units with such files."""
-        return frozenset(file.partition for file in self.files.files)
 
     def batches(self, unit: UnitValues, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The run's rows of a unit, with these columns.
@@ -46,37 +47,42 @@ class Published:
         Raises:
             InputError: a file is gone or damaged.
         """
-        by_name = {column.name: column for column in self.files.columns}
+        by_name = {column.name: column for column in self.table.columns}
         columns = tuple(by_name[name] for name in dict.fromkeys((*names, RUN_COLUMN)))
-        for file in self.files.files:
-            if file.partition == unit:
-                for batch in _kept(self.files.uri, file, columns):
-                    mine = pc.equal(batch.column(RUN_COLUMN), scalar_of(self.run_id, pa.string()))
-                    yield batch.filter(mine).select(list(names))
+        for file in self.files.get(unit, ()):
+            for batch in _kept(self.table.uri, file, columns):
+                mine = pc.equal(batch.column(RUN_COLUMN), scalar_of(self.run_id, pa.string()))
+                yield batch.filter(mine).select(list(names))
 
 
 def published_by(table: str, run: RunRecord) -> Published:
-    """Where the rows of a run are: in the version that it made, or in the newest one where that is gone from the log.
+    """Where the rows of a run are: in the version that it made; in the newest one where that lost its log or files.
 
     Raises:
         InputError: there is no such table.
     """
     newest = lookup.newest_version(table)
-    version = run.table_version if run.table_version >= 0 else newest
-    try:
-        files = lookup.files_at(table, version, bounds=(RUN_COLUMN,))
-    except InputError:
-        version = newest
-        files = lookup.files_at(table, version, bounds=(RUN_COLUMN,))
-    held = tuple(file for file in files.files if _may_hold(file, run.run_id))
-    return Published(run.run_id, replace(files, files=held), version, own=version == run.table_version)
+    if 0 <= run.table_version < newest:
+        with contextlib.suppress(InputError):  # the log no longer reaches that far back
+            found = _at(table, run, run.table_version)
+            if _all_there(found):
+                return found
+    return _at(table, run, newest)
 
 
-def lost(published: Published, unit: UnitValues) -> str:
-    """Why a unit of the run has no rows in the table."""
-    if published.own:
-        return f"{unit_text(unit)}: another run had published the same, so this one did not"
-    return f"{unit_text(unit)}: version {published.version} of the table holds nothing of the run any more"
+def _at(table: str, run: RunRecord, version: int) -> Published:
+    files = lookup.files_at(table, version, bounds=(RUN_COLUMN,))
+    held: dict[UnitValues, list[DataFile]] = defaultdict(list)
+    for file in files.files:
+        if _may_hold(file, run.run_id):
+            held[file.partition].append(file)
+    return Published(run.run_id, dict(held), files, version, own=version == run.table_version)
+
+
+def _all_there(published: Published) -> bool:
+    filesystem, _ = open_filesystem(published.table.uri)
+    found = filesystem.get_file_info([file.path for files in published.files.values() for file in files])
+    return all(info.type != pafs.FileType.NotFound for info in found)
 
 
 def staged_batches(uri: str, files: Sequence[DataFile], columns: Schema) -> Iterator[pa.RecordBatch]:

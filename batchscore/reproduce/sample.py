@@ -15,12 +15,13 @@ from batchscore.arrow.footers import read_footer
 from batchscore.arrow.predicate import mask
 from batchscore.arrow.splits import read_split
 from batchscore.arrow.values import array_of
-from batchscore.contracts import ScoringPlan, ScoringTask, Split
+from batchscore.contracts import Column, OutputColumn, ScoringPlan, ScoringTask, Split
 from batchscore.engines.cache import loaded
 from batchscore.score import score_batch
 
 Places: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 THREADS = 1
+DRAWN = "_batchscore_drawn"  # a column beside the table's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,24 +77,29 @@ def scored(plan: ScoringPlan, drawn: Mapping[str, Places], *, whole_batches: boo
             continue
         wanted = places[(places >= piece.start) & (places < piece.start + piece.rows)] - piece.start
         for batch, inside in _batches(task, piece, wanted):
+            rows = _flagged(batch, inside) if whole_batches else batch.take(array_of(inside, pa.int64()))
+            if task.predicate is not None:
+                rows = rows.filter(mask(task.predicate, rows, task.source_columns))
             if whole_batches:
-                kept = _meeting(task, _flagged(batch, inside))
-                found = score_batch(kept, task, engine)
-                flags = kept.column(kept.num_columns - 1)
-                yield found.table.filter(flags if found.places is None else flags.take(found.places))
+                table = score_batch(rows, _with_flag(task), engine).table
+                yield table.filter(table.column(DRAWN))
             else:
-                yield score_batch(_meeting(task, batch.take(array_of(inside, pa.int64()))), task, engine).table
-
-
-def _meeting(task: ScoringTask, batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows that meet the run's condition."""
-    return batch if task.predicate is None else batch.filter(mask(task.predicate, batch, task.source_columns))
+                yield score_batch(rows, task, engine).table
 
 
 def _flagged(batch: pa.RecordBatch, inside: Places) -> pa.RecordBatch:
     flags = np.zeros(batch.num_rows, np.bool_)
     flags[inside] = True
-    return batch.append_column("drawn", array_of(flags, pa.bool_()))
+    return batch.append_column(DRAWN, array_of(flags, pa.bool_()))
+
+
+def _with_flag(task: ScoringTask) -> ScoringTask:
+    """The task with the flag carried along: rows that cannot be scored are in no output, so places tell nothing."""
+    return replace(
+        task,
+        source_columns=(*task.source_columns, Column(DRAWN, "boolean")),
+        columns=(*task.columns, OutputColumn(DRAWN, "boolean", "source", DRAWN)),
+    )
 
 
 def _batches(task: ScoringTask, piece: _Piece, wanted: Places) -> Iterator[tuple[pa.RecordBatch, Places]]:

@@ -48,14 +48,15 @@ class Reproduction:
     """What came of scoring a run again.
 
     Attributes:
-        version: the table's version that the run's rows were read from.
+        version: the table's version that the run's rows were read from, and ``own_version`` whether the run made it.
         rows_published: rows that the run's manifest states.
         units: units compared.
         engine: the engine, and ``same_artifact`` whether what it made of the model is the recorded one, bit for bit;
             None where it makes nothing.
         versions: (library, version then, version now), where the certificate tells.
         sample: rows asked for, 0 for all; they were drawn with ``seed``.
-        not_available: what could not be compared, and why.
+        not_available: what could not be compared any more, and why.
+        notes: units that the run did not publish, and why.
     """
 
     run_id: str
@@ -67,11 +68,13 @@ class Reproduction:
     rows_published: int
     units: int
     comparison: Comparison
+    own_version: bool = True
     same_artifact: bool | None = None
     versions: tuple[tuple[str, str, str], ...] = ()
     sample: int = 0
     seed: int = 0
     not_available: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
     @property

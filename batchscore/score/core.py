@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,14 +46,12 @@ def takes_codes(engine: Scorer) -> bool:
 class ScoredBatch:
     """``table`` has the output's columns, partition columns included, of the rows that were scored.
 
-    ``left_out`` are the others, as the quarantine keeps them, and ``counts`` says how many for which reason. ``places``
-    are the scored rows' places in the batch, None where all were scored.
+    ``left_out`` are the others, as the quarantine keeps them, and ``counts`` says how many for which reason.
     """
 
     table: pa.RecordBatch
     left_out: tuple[pa.RecordBatch, ...] = ()
     counts: tuple[ReasonCount, ...] = ()
-    places: pa.Array | None = None
 
 
 def score_batch(
@@ -98,15 +95,7 @@ def score_batch(
         table,
         tuple(rows for stage in stages for rows in stage.left_out),
         tuple(count for stage in stages for count in stage.counts),
-        functools.reduce(_left, (stage.kept for stage in stages)),
     )
-
-
-def _left(places: pa.Array | None, kept: pa.Array | None) -> pa.Array | None:
-    """The places of rows that are left after two filters, of which each may have kept all."""
-    if places is None or kept is None:
-        return kept if places is None else places
-    return places.take(kept)
 
 
 def _input_faults(rows: pa.RecordBatch, task: ScoringTask, bad: list[tuple[Binding, CastColumn]]) -> list[Fault]:

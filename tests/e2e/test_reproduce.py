@@ -72,6 +72,18 @@ def test_the_runs_own_version_counts(scored):
     assert found["comparison"]["equal"] == ROWS
 
 
+def test_a_version_that_is_gone(scored):
+    """Then the newest one is looked at: what it still holds of the run."""
+    (first,) = history(scored)
+    day = sorted(scored.data.iterdir())[0].name
+    assert scored.run("--force", "--partition", day, *NO_SUITE).returncode == 0
+    DeltaTable(scored.table).vacuum(0, dry_run=False, enforce_retention_duration=False)
+    found = reproduced(scored, run=first["run_id"], code=5)
+    assert (found["version"], found["own_version"], found["units"]) == (1, False, DAYS - 1)
+    assert found["not_available"] == [f"{day}: version 1 of the table holds nothing of the run any more"]
+    assert found["comparison"]["different"] == 0
+
+
 def test_part_of_the_input_by_partition_and_condition(job):
     day = sorted(job.data.iterdir())[3].name[3:]
     done = job.run("--partition", f"ds={day}", "--where", "amount > 20", "--carry", "amount", *NO_SUITE)

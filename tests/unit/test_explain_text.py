@@ -250,6 +250,7 @@ def test_differences_are_shown_with_keys_and_both_values():
         sample=100,
         seed=7,
         same_artifact=False,
+        own_version=False,
         versions=(("lightgbm", "4.7.0", "4.8.0"), ("treelite", "4.4.0", "")),
         not_available=("the files of ds=2026-11-02 are gone",),
     )

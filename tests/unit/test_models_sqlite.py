@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from batchscore.models import facts, sqlite
 from batchscore.models import registry as client_side
-from batchscore.models import sqlite
 from batchscore.models.reference import parse_reference
 
 
@@ -158,7 +158,7 @@ def told(copy):
 def test_versions_are_described_as_the_client_does(told, version):
     found = sqlite.describe(told, None, "m", version)
     assert found is not None
-    assert found == client_side.describe(client_side.connect(told, None), told, "m", version)
+    assert found == facts.describe(client_side.connect(told, None), told, "m", version)
 
 
 def test_what_is_described(told):
@@ -180,7 +180,7 @@ def test_deleted_and_unknown_versions(told):
     states = {version: sqlite.describe(told, None, "m", version).state for version in ("5", "9", "x")}
     assert states == {"5": "deleted", "9": "unknown", "x": "unknown"}
     assert sqlite.describe(told, None, "none", "1").state == "unknown"
-    by_client = client_side.describe(client_side.connect(told, None), told, "m", "5")
+    by_client = facts.describe(client_side.connect(told, None), told, "m", "5")
     assert by_client.state == "unknown"  # the client does not tell the two apart
 
 
