@@ -46,7 +46,7 @@ def duplicates(table):
 def test_a_stale_handle_cannot_commit(table):
     *_, write = stale_commit(table)
     version = DeltaTable(table).version()
-    with pytest.raises(Exception, match="(?i)version|conflict|transaction"):
+    with pytest.raises(Exception, match=r"(?i)version|conflict|transaction"):
         write()
     assert DeltaTable(table).version() == version
     assert duplicates(table) == 0
