@@ -16,6 +16,7 @@ from batchscore.heartbeats import Heartbeat, State, Watch
 from batchscore.prepare import OnEvent, absolute
 
 POLL_SECONDS = 0.5
+BY = "cleaned up by batchscore clean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def clean(
     _refuse_unknown(take_over, found)
     found = tuple(_given_up(left) if left.run_id in take_over else left for left in found)
     if not dry_run:
-        found = publish.remove(uri, found)
+        found = publish.remove(uri, found, by=BY)
     return Cleaning(
         table=uri,
         dry_run=dry_run,

@@ -23,6 +23,7 @@ from batchscore.errors import UnavailableError
 FENCE_PREFIX = "batchscore.fence/"
 FENCE_FOLDER = f"{METADATA_FOLDER}/fences"
 FENCED_KEY = "batchscore.fenced"  # in the metadata of the commit that fences a run
+FENCED_BY_KEY = "batchscore.fenced_by"
 FENCE_ATTEMPTS = 25
 # Clocks of the machine that wrote a file and of the one that wrote a commit may differ by as much.
 CLOCK_SKEW = timedelta(hours=1)
@@ -33,11 +34,16 @@ NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_log
 _LOG = logging.getLogger(__name__)
 
 
-def fence(uri: str, run_id: str) -> bool:
+def fence(uri: str, run_id: str, by: str = "") -> bool:
     """Commits that this run may no longer publish: a transaction action that names it, and no data.
 
     A run that is already published stays published. Before the table exists there is no log to write to: a
     marker file is left instead, which a creating commit looks for.
+
+    Args:
+        uri: root of the table.
+        run_id: the run to be kept from publishing.
+        by: who takes its place or cleans up after it, for its error message.
 
     Returns:
         True where the fence is in the table's log, False where it is only a marker.
@@ -48,14 +54,14 @@ def fence(uri: str, run_id: str) -> bool:
     for attempt in range(FENCE_ATTEMPTS):
         table = open_table(uri)
         if table is None:
-            _mark(uri, run_id)
+            _mark(uri, run_id, by)
             if open_table(uri) is None:
                 return False
             continue
         if _fenced_in_log(table, run_id):
             return True
         try:
-            _commit_fence(table, run_id)
+            _commit_fence(table, run_id, by)
         except (DeltaError, OSError) as error:
             _LOG.debug("fence of run %s met another commit: %s", run_id, error)
             time.sleep(0.05 * attempt)
@@ -65,7 +71,7 @@ def fence(uri: str, run_id: str) -> bool:
     raise UnavailableError(f"run {run_id} could not be fenced: other commits came first", hint="try again")
 
 
-def _commit_fence(table: DeltaTable, run_id: str) -> None:
+def _commit_fence(table: DeltaTable, run_id: str, by: str) -> None:
     # Without `last_updated` a retention for transactions would drop the fence.
     action = Transaction(FENCE_PREFIX + run_id, 1, int(time.time() * 1000))
     table.create_write_transaction(
@@ -73,18 +79,20 @@ def _commit_fence(table: DeltaTable, run_id: str) -> None:
         "append",
         Schema.from_json(table.schema().to_json()),
         commit_properties=CommitProperties(
-            max_commit_retries=0, app_transactions=[action], custom_metadata={FENCED_KEY: run_id}
+            max_commit_retries=0,
+            app_transactions=[action],
+            custom_metadata={FENCED_KEY: run_id, FENCED_BY_KEY: by},
         ),
         post_commithook_properties=NO_HOOKS,
     )
 
 
-def _mark(uri: str, run_id: str) -> None:
+def _mark(uri: str, run_id: str, by: str) -> None:
     filesystem, root = open_filesystem(uri)
     try:
         filesystem.create_dir(f"{root}/{FENCE_FOLDER}", recursive=True)
         with filesystem.open_output_stream(f"{root}/{FENCE_FOLDER}/{run_id}") as stream:
-            stream.write(b"")
+            stream.write(by.encode())
     except OSError as error:
         raise UnavailableError(f"run {run_id} could not be fenced", found=error) from error
 
@@ -100,6 +108,19 @@ def is_fenced(table: DeltaTable | None, uri: str, run_id: str) -> bool:
 
 def _fenced_in_log(table: DeltaTable, run_id: str) -> bool:
     return table.transaction_version(FENCE_PREFIX + run_id) is not None
+
+
+def fenced_by(table: DeltaTable | None, uri: str, run_id: str) -> str:
+    """Who fenced this run, as far as the log or the marker still says; '' where it does not."""
+    for entry in [] if table is None else table.history():
+        if entry.get(FENCED_KEY) == run_id:
+            return str(entry.get(FENCED_BY_KEY) or "")
+    filesystem, root = open_filesystem(uri)
+    try:
+        with filesystem.open_input_stream(f"{root}/{FENCE_FOLDER}/{run_id}") as stream:
+            return bytes(stream.read()).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def may_publish(uri: str, run_id: str) -> bool:

@@ -84,12 +84,13 @@ class Leftover:
         return self.kept or f"{count} of {self.size:,} bytes removed"
 
 
-def clear(uri: str, dead: Mapping[str, heartbeats.State]) -> tuple[Leftover, ...]:
+def clear(uri: str, dead: Mapping[str, heartbeats.State], *, by: str) -> tuple[Leftover, ...]:
     """Removes what these dead runs left under the table.
 
     Args:
         uri: root of the table.
         dead: run ids, each ``gone`` or ``silent``.
+        by: who does it, for the error message of a run that is not as dead as it seemed.
 
     Returns:
         What was found; ``kept`` says what was not removed.
@@ -98,7 +99,7 @@ def clear(uri: str, dead: Mapping[str, heartbeats.State]) -> tuple[Leftover, ...
         InputError: a part of the log cannot be read.
         UnavailableError: the table is too busy to be fenced, or storage does not answer.
     """
-    return remove(uri, find(uri, dead, only=dead.keys()))
+    return remove(uri, find(uri, dead, only=dead.keys()), by=by)
 
 
 def find(uri: str, states: Mapping[str, heartbeats.State], only: Collection[str] | None = None) -> tuple[Leftover, ...]:
@@ -125,7 +126,7 @@ def find(uri: str, states: Mapping[str, heartbeats.State], only: Collection[str]
     return tuple(left for left in lefts if left is not None)
 
 
-def remove(uri: str, lefts: Sequence[Leftover]) -> tuple[Leftover, ...]:
+def remove(uri: str, lefts: Sequence[Leftover], *, by: str) -> tuple[Leftover, ...]:
     """Fences each run, looks at the log again, and deletes what still may go.
 
     Returns:
@@ -134,19 +135,19 @@ def remove(uri: str, lefts: Sequence[Leftover]) -> tuple[Leftover, ...]:
     Raises:
         InputError, UnavailableError: as of :func:`clear`; what was not deleted by then is found the next time.
     """
-    fenced = [_fenced(uri, left) for left in lefts]
+    fenced = [_fenced(uri, left, by) for left in lefts]
     log = retained(uri)
     sides = {side: retained(side) for side in _sides(uri)}
     return tuple(_removed(left, log, sides) for left in fenced)
 
 
-def _fenced(uri: str, left: Leftover) -> Leftover:
+def _fenced(uri: str, left: Leftover, by: str) -> Leftover:
     if left.kept or not left.needs_fence:
         return left
-    in_logs = fence(uri, left.run_id)
+    in_logs = fence(uri, left.run_id, by)
     for root in {file.root for file in left.files if file.kind == "side"}:
         if open_table(root) is not None:
-            in_logs = fence(root, left.run_id) and in_logs
+            in_logs = fence(root, left.run_id, by) and in_logs
     faults.reached("clean.fenced")
     if not in_logs and left.state != "gone":
         return replace(left, kept="there is no table yet whose log could keep this run from publishing")
@@ -190,9 +191,12 @@ def _leftover(
         files = [file for file in files if file.kind == "heartbeat"]
     files = _deletable(files, log, sides, published=published)
     judged = state or ("silent" if run in log.fenced else _judged_by_age(files))
-    if not files or (published and judged not in ("gone", "silent")):
+    if published and judged not in ("gone", "silent"):
+        # A run commits once: what its commit does not name is nobody's by now. The rest is still its own.
+        files = [file for file in files if file.kind == "data"]
+    if not files:
         return None
-    return Leftover(run, judged, published, tuple(files), _why_kept(judged))
+    return Leftover(run, judged, published, tuple(files), "" if published else _why_kept(judged))
 
 
 def _deletable(

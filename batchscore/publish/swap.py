@@ -31,7 +31,7 @@ from batchscore.contracts import (
 )
 from batchscore.errors import BatchscoreError, FencedOutError, UnavailableError, listed, unit_text
 from batchscore.publish import staged as staged_files
-from batchscore.publish.cleanup import discard, is_fenced
+from batchscore.publish.cleanup import discard, fenced_by, is_fenced
 from batchscore.publish.features import refusal
 from batchscore.publish.target import check_target
 from batchscore.publish.transaction import Change, checkpoint, write
@@ -150,7 +150,8 @@ def _look(offer: Offer) -> Look:
     table = open_table(offer.uri)
     if is_fenced(table, offer.uri, offer.plan.run_id):
         raise FencedOutError(
-            f"run {offer.plan.run_id} was taken over by another run and may no longer publish",
+            f"run {offer.plan.run_id} was taken over and may no longer publish",
+            found=fenced_by(table, offer.uri, offer.plan.run_id) or None,
             hint="look at `batchscore history`; run again if the units are not there",
         )
     if table is None:

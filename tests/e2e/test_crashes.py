@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 
 import pytest
@@ -11,7 +12,7 @@ from deltalake import DeltaTable
 from batchscore import faults
 from tests.factories.jobs import ended
 from tests.torture import scenarios
-from tests.torture.doubles import Zombie
+from tests.torture.doubles import Game, Zombie
 from tests.torture.scenarios import Stage, check_recovery, kill_at, make_stage
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("crashes")]
@@ -81,6 +82,20 @@ def test_a_zombie_and_its_retry(stage):
     assert scenarios.orphans(stage.job.table) == []
     states = [run["state"] for run in stage.job.run(command="history").answer["runs"]]
     assert states == ["fenced", "published", "failed", "published"]
+
+
+@pytest.mark.parametrize("blind", [False, True], ids=["seeing", "blind"])
+def test_several_at_a_time_publish_each_day_once(stage, blind):
+    game = Game.of(stage, random.Random(20261127 + blind))
+    if blind:
+        game.blind()
+    with game.reading():
+        for _ in range(2):
+            game.round()
+    scenarios.check_books(stage.job)
+    if blind:
+        game.see()
+    assert scenarios.orphans(stage.job.table) == []
 
 
 def test_two_at_a_time_and_one_waits(stage):

@@ -86,7 +86,7 @@ def test_a_dead_run_is_fenced_and_all_it_left_is_removed(table):
     assert left.size > 0
     assert data_files(table) == before
     assert metadata(table) == records
-    with pytest.raises(FencedOutError):
+    with pytest.raises(FencedOutError, match="cleaned up by batchscore clean"):
         commit(plan, staged, manifest, is_live=is_live)
 
 
@@ -147,12 +147,23 @@ def test_a_run_that_was_killed_after_its_commit_keeps_what_it_published(table):
     assert staged.files[0].path.rpartition("/")[2] in data_files(table)
 
 
+def test_what_a_killed_attempt_of_a_published_run_left_can_go_at_once(table):
+    plan, staged, manifest = prepared(table, DEAD)
+    stage(plan, D2, [7])  # an executor was killed while it wrote this one
+    commit(plan, staged, manifest, is_live=is_live)
+    beating(table, DEAD)
+    (left,) = clean(table).removed
+    assert [file.kind for file in left.files] == ["data"]
+    assert len(DeltaTable(table).to_pyarrow_table()) == 4
+    assert (Path(table) / heartbeats.FOLDER / f"{DEAD}.json").exists()
+
+
 def test_a_run_that_publishes_between_the_look_and_the_fence_keeps_its_files(table, monkeypatch):
     plan, staged, manifest = killed(table)
 
-    def late(uri, run_id):
+    def late(uri, run_id, by):
         commit(plan, staged, manifest, is_live=is_live)
-        return fence(uri, run_id)
+        return fence(uri, run_id, by)
 
     monkeypatch.setattr("batchscore.publish.leftovers.fence", late)
     (left,) = clean(table).removed
