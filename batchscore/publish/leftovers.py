@@ -14,7 +14,6 @@ import pyarrow.fs as pafs
 from batchscore import faults, heartbeats, manifests
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import LOG_FOLDER, open_table
-from batchscore.errors import BatchscoreError
 from batchscore.publish.cleanup import CLOCK_SKEW, FENCE_FOLDER, fence
 from batchscore.publish.retained import RUN_ID, Retained, retained
 
@@ -44,6 +43,7 @@ class LeftFile:
     """A file under the table, or under a table beside it; ``root`` is which of them, ``size`` is in bytes."""
 
     kind: Kind
+    run_id: str
     root: str
     path: str
     size: int
@@ -117,9 +117,8 @@ def find(uri: str, states: Mapping[str, heartbeats.State], only: Collection[str]
     # The log is read last: what is published between the two is then known to be.
     found: dict[str, list[LeftFile]] = {}
     for file in [*_files(uri), *_side_files(uri)]:
-        run = _run_of(file)
-        if only is None or run in only:
-            found.setdefault(run, []).append(file)
+        if only is None or file.run_id in only:
+            found.setdefault(file.run_id, []).append(file)
     log = retained(uri)
     sides = {side: retained(side) for side in _sides(uri)}
     lefts = (_leftover(run, files, log, sides, states.get(run)) for run, files in sorted(found.items()))
@@ -144,6 +143,8 @@ def remove(uri: str, lefts: Sequence[Leftover], *, by: str) -> tuple[Leftover, .
 def _fenced(uri: str, left: Leftover, by: str) -> Leftover:
     if left.kept or not left.needs_fence:
         return left
+    if left.state == "gone" and open_table(uri) is None:
+        return left  # nobody is there to be fenced, and there is no log to do it in
     in_logs = fence(uri, left.run_id, by)
     for root in {file.root for file in left.files if file.kind == "side"}:
         if open_table(root) is not None:
@@ -240,17 +241,17 @@ def _files(uri: str) -> Iterator[LeftFile]:
     for path, info in _listed(uri):
         if path.startswith(("_", ".")):
             for kind, pattern in _METADATA:
-                if pattern.fullmatch(path):
-                    yield _left(kind, uri, path, info)
-        elif _DATA.fullmatch(info.base_name):
-            yield _left("data", uri, path, info)
+                if match := pattern.fullmatch(path):
+                    yield _left(kind, match, uri, path, info)
+        elif match := _DATA.fullmatch(info.base_name):
+            yield _left("data", match, uri, path, info)
 
 
 def _side_files(uri: str) -> Iterator[LeftFile]:
     for side in _sides(uri):
         for path, info in _listed(side):
-            if not path.startswith(("_", ".")) and _DATA.fullmatch(info.base_name):
-                yield _left("side", side, path, info)
+            if not path.startswith(("_", ".")) and (match := _DATA.fullmatch(info.base_name)):
+                yield _left("side", match, side, path, info)
 
 
 def _sides(uri: str) -> tuple[str, ...]:
@@ -267,16 +268,6 @@ def _listed(uri: str) -> Iterator[tuple[str, pafs.FileInfo]]:
             yield path, info
 
 
-def _left(kind: Kind, root: str, path: str, info: pafs.FileInfo) -> LeftFile:
+def _left(kind: Kind, match: re.Match[str], root: str, path: str, info: pafs.FileInfo) -> LeftFile:
     written = None if info.mtime is None else info.mtime.astimezone(UTC)
-    return LeftFile(kind, root, path, int(info.size or 0), written)
-
-
-def _run_of(file: LeftFile) -> str:
-    patterns = (_DATA,) if file.kind in ("data", "side") else (pattern for _, pattern in _METADATA)
-    subject = file.path.rpartition("/")[2] if file.kind in ("data", "side") else file.path
-    for pattern in patterns:
-        match = pattern.fullmatch(subject)
-        if match:
-            return match["run"]
-    raise BatchscoreError(f"{file.path} carries no run id")
+    return LeftFile(kind, match["run"], root, path, int(info.size or 0), written)

@@ -16,7 +16,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def file(kind, path, size):
-    return LeftFile(kind, "s3://user:hunter2@bucket/t", path, size, AT)
+    return LeftFile(kind, DEAD, "s3://user:hunter2@bucket/t", path, size, AT)
 
 
 FOUND = Cleaning(
