@@ -64,6 +64,16 @@ $(AIRFLOW_READY): requirements-airflow.lock | $(UV)
 	$(UV) pip sync --quiet --compile-bytecode --python $(AIRFLOW_BIN)/python --require-hashes requirements-airflow.lock
 	@touch $@
 
+TORTURE_ROUNDS ?= 100
+TORTURE_RESULTS := $(CURDIR)/.torture.json
+
+.PHONY: torture
+torture: $(READY) ## kill, double and pause runs, for an hour; writes the counts into docs/reliability.md
+	rm -f $(TORTURE_RESULTS)
+	BATCHSCORE_TORTURE_RESULTS=$(TORTURE_RESULTS) BATCHSCORE_TORTURE_ROUNDS=$(TORTURE_ROUNDS) \
+	  $(BIN)/python -m pytest -q tests/torture
+	$(BIN)/python -m tests.torture.report $(TORTURE_RESULTS)
+
 .PHONY: airflow-test
 airflow-test: $(READY) $(AIRFLOW_READY) ## the DAGs in a real Airflow, in an environment of its own
 	BATCHSCORE_PYTHON=$(CURDIR)/$(BIN)/python $(AIRFLOW_BIN)/python -m pytest -q tests/airflow \

@@ -16,6 +16,7 @@ from batchscore.heartbeats import Heartbeat, State, Watch
 from batchscore.prepare import OnEvent, absolute
 
 POLL_SECONDS = 0.5
+BY = "cleaned up by batchscore clean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ def clean(
     dry_run: bool = False,
     take_over: Sequence[str] = (),
     on_event: OnEvent = lambda _: None,
+    watch: Watch | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Cleaning:
     """Removes what dead runs left under a table, each behind a fence; never what a version of the table mentions.
@@ -50,6 +52,7 @@ def clean(
         dry_run: only say what would be removed.
         take_over: runs, by id, whose work is to be given up although they may still be alive.
         on_event: receives notices.
+        watch: judges whether runs still work.
         sleep: waits while runs of other machines are watched, seconds.
 
     Raises:
@@ -59,11 +62,11 @@ def clean(
     """
     uri = absolute(table)
     _refuse_missing(uri)
-    found = publish.find(uri, _states(uri, on_event, sleep))
+    found = publish.find(uri, _states(uri, watch or Watch(), on_event, sleep))
     _refuse_unknown(take_over, found)
     found = tuple(_given_up(left) if left.run_id in take_over else left for left in found)
     if not dry_run:
-        found = publish.remove(uri, found)
+        found = publish.remove(uri, found, by=BY)
     return Cleaning(
         table=uri,
         dry_run=dry_run,
@@ -100,9 +103,9 @@ def _refuse_unknown(run_ids: Sequence[str], found: Sequence[publish.Leftover]) -
             )
 
 
-def _states(uri: str, on_event: OnEvent, sleep: Callable[[float], None]) -> dict[str, State]:
+def _states(uri: str, watch: Watch, on_event: OnEvent, sleep: Callable[[float], None]) -> dict[str, State]:
     """Whether each run with a heartbeat still works; those elsewhere are watched for a while."""
-    watch, told = Watch(), False
+    told = False
     while True:
         judged: dict[Heartbeat, State] = {}
         try:

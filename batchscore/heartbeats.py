@@ -31,6 +31,7 @@ BEAT_SECONDS = 2.0
 SILENT_SECONDS = 5 * BEAT_SECONDS
 MAX_UNITS = 2_000  # a file that is rewritten every two seconds stays small; beyond that a run claims the whole table
 END_SECONDS = 5.0
+MAX_PID = 2**31
 
 # ``gone`` is proved: the process was on this machine and ended. ``silent``: it did not beat while it was watched.
 State: TypeAlias = Literal["live", "gone", "silent", "unsure"]
@@ -129,7 +130,7 @@ def from_json(text: str, run_id: str) -> Heartbeat:
         units = facts["units"]
         return Heartbeat(
             run_id=run_id,
-            process=Process(**facts["process"]),
+            process=_process(facts["process"]),
             user=str(facts["user"]),
             started_at=str(facts["started_at"]),
             units=None if units is None else tuple(_unit(unit) for unit in units),
@@ -138,6 +139,13 @@ def from_json(text: str, run_id: str) -> Heartbeat:
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return Heartbeat(run_id)
+
+
+def _process(facts: dict[str, Any]) -> Process:
+    pid = int(facts["pid"])
+    if not 0 < pid < MAX_PID:
+        raise ValueError(f"no process id: {pid}")
+    return Process(str(facts["host"]), pid, str(facts["begun"]), str(facts["boot"]), str(facts["space"]))
 
 
 def _unit(values: list[list[str | None]]) -> UnitValues:

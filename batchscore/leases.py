@@ -71,7 +71,7 @@ class Lease:
         if not self._dead:
             return
         try:
-            removed = publish.clear(plan.target.uri, self._dead)
+            removed = publish.clear(plan.target.uri, self._dead, by=f"cleaned up by run {plan.run_id}")
         except (BatchscoreError, OSError) as error:
             self._tell(f"what dead runs left could not be removed: {error}")
             return
@@ -123,7 +123,7 @@ class Lease:
     def _give_way(self, plan: ScoringPlan, others: Sequence[Heartbeat]) -> bool:
         if self._options.take_over:
             for other in others:
-                publish.fence(plan.target.uri, other.run_id)
+                publish.fence(plan.target.uri, other.run_id, by=f"taken over by run {plan.run_id}")
                 self._tell(f"run {other.run_id}{_where(other)} was fenced: it can no longer publish")
             return False
         if not self._options.wait_minutes:

@@ -38,6 +38,8 @@ from batchscore.contracts.columns import (
 )
 from batchscore.contracts.models import ModelInput, ModelOutput, ModelParam, PinnedModel
 from batchscore.contracts.names import (
+    FENCED_BY_KEY,
+    FENCED_KEY,
     LINEAGE_COLUMNS,
     MAX_RUN_ID_CHARS,
     METADATA_FOLDER,
@@ -97,6 +99,8 @@ from batchscore.contracts.targets import ManifestHead, ManifestUnit, TargetState
 __all__ = [
     "COLUMN_COLUMN",
     "DETAIL_COLUMN",
+    "FENCED_BY_KEY",
+    "FENCED_KEY",
     "LINEAGE_COLUMNS",
     "MAX_RUN_ID_CHARS",
     "METADATA_FOLDER",

@@ -11,22 +11,26 @@ import pyarrow.fs as pafs
 from batchscore import faults
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.layout import is_data_path
-from batchscore.contracts import METADATA_FOLDER, StagedFile
+from batchscore.contracts import FENCED_BY_KEY, FENCED_KEY, METADATA_FOLDER, StagedFile
 from batchscore.errors import UnavailableError
 from batchscore.tables import Conflict, Table, open_table
 
 FENCE_FOLDER = f"{METADATA_FOLDER}/fences"
-FENCED_KEY = "batchscore.fenced"  # in the metadata of the commit that fences a run
 FENCE_ATTEMPTS = 25
 
 _LOG = logging.getLogger(__name__)
 
 
-def fence(uri: str, run_id: str) -> bool:
+def fence(uri: str, run_id: str, by: str = "") -> bool:
     """Commits that this run may no longer publish, and no data.
 
     A run that is already published stays published. Before the table exists there is nothing to commit to: a
     marker file is left instead, which a creating commit looks for.
+
+    Args:
+        uri: root of the table.
+        run_id: the run to be kept from publishing.
+        by: who takes its place or cleans up after it, for its error message.
 
     Returns:
         True where the fence is in the table, False where it is only a marker.
@@ -37,14 +41,14 @@ def fence(uri: str, run_id: str) -> bool:
     for attempt in range(FENCE_ATTEMPTS):
         table = open_table(uri)
         if table is None:
-            _mark(uri, run_id)
+            _mark(uri, run_id, by)
             if open_table(uri) is None:
                 return False
             continue
         if table.is_fenced(run_id):
             return True
         try:
-            table.fence(run_id)
+            table.fence(run_id, by)
         except Conflict as error:
             _LOG.debug("fence of run %s met another commit: %s", run_id, error)
             time.sleep(0.05 * attempt)
@@ -54,12 +58,12 @@ def fence(uri: str, run_id: str) -> bool:
     raise UnavailableError(f"run {run_id} could not be fenced: other commits came first", hint="try again")
 
 
-def _mark(uri: str, run_id: str) -> None:
+def _mark(uri: str, run_id: str, by: str) -> None:
     filesystem, root = open_filesystem(uri)
     try:
         filesystem.create_dir(f"{root}/{FENCE_FOLDER}", recursive=True)
         with filesystem.open_output_stream(f"{root}/{FENCE_FOLDER}/{run_id}") as stream:
-            stream.write(b"")
+            stream.write(by.encode())
     except OSError as error:
         raise UnavailableError(f"run {run_id} could not be fenced", found=error) from error
 
@@ -71,6 +75,19 @@ def is_fenced(table: Table | None, uri: str, run_id: str) -> bool:
     filesystem, root = open_filesystem(uri)
     info = filesystem.get_file_info(f"{root}/{FENCE_FOLDER}/{run_id}")
     return bool(info.type == pafs.FileType.File)
+
+
+def fenced_by(table: Table | None, uri: str, run_id: str) -> str:
+    """Who fenced this run, as far as the table or the marker still says; '' where it does not."""
+    for entry in () if table is None else table.versions():
+        if entry.metadata.get(FENCED_KEY) == run_id:
+            return entry.metadata.get(FENCED_BY_KEY, "")
+    filesystem, root = open_filesystem(uri)
+    try:
+        with filesystem.open_input_stream(f"{root}/{FENCE_FOLDER}/{run_id}") as stream:
+            return bytes(stream.read()).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def may_publish(uri: str, run_id: str) -> bool:

@@ -15,7 +15,6 @@ from batchscore import faults, heartbeats, manifests
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import LOG_FOLDER
 from batchscore.contracts import RUNS_FOLDER
-from batchscore.errors import BatchscoreError
 from batchscore.publish.cleanup import FENCE_FOLDER, fence
 from batchscore.publish.retained import RUN_ID, Retained, retained
 from batchscore.tables import open_table
@@ -49,6 +48,7 @@ class LeftFile:
     """A file under the table, or under a table beside it; ``root`` is which of them, ``size`` is in bytes."""
 
     kind: Kind
+    run_id: str
     root: str
     path: str
     size: int
@@ -89,12 +89,13 @@ class Leftover:
         return self.kept or f"{count} of {self.size:,} bytes removed"
 
 
-def clear(uri: str, dead: Mapping[str, heartbeats.State]) -> tuple[Leftover, ...]:
+def clear(uri: str, dead: Mapping[str, heartbeats.State], *, by: str) -> tuple[Leftover, ...]:
     """Removes what these dead runs left under the table.
 
     Args:
         uri: root of the table.
         dead: run ids, each ``gone`` or ``silent``.
+        by: who does it, for the error message of a run that is not as dead as it seemed.
 
     Returns:
         What was found; ``kept`` says what was not removed.
@@ -103,7 +104,7 @@ def clear(uri: str, dead: Mapping[str, heartbeats.State]) -> tuple[Leftover, ...
         InputError: a part of the log cannot be read.
         UnavailableError: the table is too busy to be fenced, or storage does not answer.
     """
-    return remove(uri, find(uri, dead, only=dead.keys()))
+    return remove(uri, find(uri, dead, only=dead.keys()), by=by)
 
 
 def find(uri: str, states: Mapping[str, heartbeats.State], only: Collection[str] | None = None) -> tuple[Leftover, ...]:
@@ -121,16 +122,15 @@ def find(uri: str, states: Mapping[str, heartbeats.State], only: Collection[str]
     # The log is read last: what is published between the two is then known to be.
     found: dict[str, list[LeftFile]] = {}
     for file in [*_files(uri), *_side_files(uri)]:
-        run = _run_of(file)
-        if only is None or run in only:
-            found.setdefault(run, []).append(file)
+        if only is None or file.run_id in only:
+            found.setdefault(file.run_id, []).append(file)
     log = retained(uri)
     sides = {side: retained(side) for side in _sides(uri)}
     lefts = (_leftover(run, files, log, sides, states.get(run)) for run, files in sorted(found.items()))
     return tuple(left for left in lefts if left is not None)
 
 
-def remove(uri: str, lefts: Sequence[Leftover]) -> tuple[Leftover, ...]:
+def remove(uri: str, lefts: Sequence[Leftover], *, by: str) -> tuple[Leftover, ...]:
     """Fences each run, looks at the log again, and deletes what still may go.
 
     Returns:
@@ -139,19 +139,21 @@ def remove(uri: str, lefts: Sequence[Leftover]) -> tuple[Leftover, ...]:
     Raises:
         InputError, UnavailableError: as of :func:`clear`; what was not deleted by then is found the next time.
     """
-    fenced = [_fenced(uri, left) for left in lefts]
+    fenced = [_fenced(uri, left, by) for left in lefts]
     log = retained(uri)
     sides = {side: retained(side) for side in _sides(uri)}
     return tuple(_removed(left, log, sides) for left in fenced)
 
 
-def _fenced(uri: str, left: Leftover) -> Leftover:
+def _fenced(uri: str, left: Leftover, by: str) -> Leftover:
     if left.kept or not left.needs_fence:
         return left
-    in_logs = fence(uri, left.run_id)
+    if left.state == "gone" and open_table(uri) is None:
+        return left  # nobody is there to be fenced, and there is no log to do it in
+    in_logs = fence(uri, left.run_id, by)
     for root in {file.root for file in left.files if file.kind == "side"}:
         if open_table(root) is not None:
-            in_logs = fence(root, left.run_id) and in_logs
+            in_logs = fence(root, left.run_id, by) and in_logs
     faults.reached("clean.fenced")
     if not in_logs and left.state != "gone":
         return replace(left, kept="there is no table yet whose log could keep this run from publishing")
@@ -195,9 +197,12 @@ def _leftover(
         files = [file for file in files if file.kind == "heartbeat"]
     files = _deletable(files, log, sides, published=published)
     judged = state or ("silent" if run in log.fenced else _judged_by_age(files))
-    if not files or (published and judged not in ("gone", "silent")):
+    if published and judged not in ("gone", "silent"):
+        # A run commits once: what its commit does not name is nobody's by now. The rest is still its own.
+        files = [file for file in files if file.kind == "data"]
+    if not files:
         return None
-    return Leftover(run, judged, published, tuple(files), _why_kept(judged))
+    return Leftover(run, judged, published, tuple(files), "" if published else _why_kept(judged))
 
 
 def _deletable(
@@ -241,17 +246,17 @@ def _files(uri: str) -> Iterator[LeftFile]:
     for path, info in _listed(uri):
         if path.startswith(("_", ".")) and not path.startswith(f"{RUNS_FOLDER}/"):
             for kind, pattern in _METADATA:
-                if pattern.fullmatch(path):
-                    yield _left(kind, uri, path, info)
-        elif _DATA.fullmatch(info.base_name):
-            yield _left("data", uri, path, info)
+                if match := pattern.fullmatch(path):
+                    yield _left(kind, match, uri, path, info)
+        elif match := _DATA.fullmatch(info.base_name):
+            yield _left("data", match, uri, path, info)
 
 
 def _side_files(uri: str) -> Iterator[LeftFile]:
     for side in _sides(uri):
         for path, info in _listed(side):
-            if not path.startswith(("_", ".")) and _DATA.fullmatch(info.base_name):
-                yield _left("side", side, path, info)
+            if not path.startswith(("_", ".")) and (match := _DATA.fullmatch(info.base_name)):
+                yield _left("side", match, side, path, info)
 
 
 def _sides(uri: str) -> tuple[str, ...]:
@@ -268,16 +273,6 @@ def _listed(uri: str) -> Iterator[tuple[str, pafs.FileInfo]]:
             yield path, info
 
 
-def _left(kind: Kind, root: str, path: str, info: pafs.FileInfo) -> LeftFile:
+def _left(kind: Kind, match: re.Match[str], root: str, path: str, info: pafs.FileInfo) -> LeftFile:
     written = None if info.mtime is None else info.mtime.astimezone(UTC)
-    return LeftFile(kind, root, path, int(info.size or 0), written)
-
-
-def _run_of(file: LeftFile) -> str:
-    patterns = (_DATA,) if file.kind in ("data", "side") else (pattern for _, pattern in _METADATA)
-    subject = file.path.rpartition("/")[2] if file.kind in ("data", "side") else file.path
-    for pattern in patterns:
-        match = pattern.fullmatch(subject)
-        if match:
-            return match["run"]
-    raise BatchscoreError(f"{file.path} carries no run id")
+    return LeftFile(kind, match["run"], root, path, int(info.size or 0), written)

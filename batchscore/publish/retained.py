@@ -21,9 +21,8 @@ import pyarrow.parquet as pq
 
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import LOG_FOLDER, active_files, open_table, snapshot_of
-from batchscore.contracts import RUN_KEY
+from batchscore.contracts import FENCED_KEY, RUN_KEY
 from batchscore.errors import InputError, UnavailableError
-from batchscore.publish.cleanup import FENCED_KEY
 from batchscore.tables.parquet import ParquetOutput
 
 FIRST_COMMIT = f"{0:020d}.json"

@@ -31,7 +31,7 @@ from batchscore.contracts import (
 )
 from batchscore.errors import BatchscoreError, FencedOutError, UnavailableError, listed, unit_text
 from batchscore.publish import staged as staged_files
-from batchscore.publish.cleanup import discard, is_fenced
+from batchscore.publish.cleanup import discard, fenced_by, is_fenced
 from batchscore.publish.features import refusal
 from batchscore.publish.target import check_target, refuse_other_format
 from batchscore.tables import Change, Table
@@ -149,7 +149,8 @@ def _look(offer: Offer) -> Look:
     table = tables.open_table(offer.uri)
     if is_fenced(table, offer.uri, offer.plan.run_id):
         raise FencedOutError(
-            f"run {offer.plan.run_id} was taken over by another run and may no longer publish",
+            f"run {offer.plan.run_id} was taken over and may no longer publish",
+            found=fenced_by(table, offer.uri, offer.plan.run_id) or None,
             hint="look at `batchscore history`; run again if the units are not there",
         )
     if table is None:

@@ -146,7 +146,7 @@ class Table(Protocol):
             Exception: as :meth:`write`; also where a file of that version is gone.
         """
 
-    def fence(self, run_id: str) -> None:
+    def fence(self, run_id: str, by: str = "") -> None:
         """Commits that this run may no longer publish, and no data.
 
         Raises:

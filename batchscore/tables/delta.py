@@ -29,7 +29,7 @@ from batchscore.arrow.snapshot import (
     snapshot_of,
 )
 from batchscore.arrow.values import table_of
-from batchscore.contracts import Column, OutputFormat, Schema, StagedFile, UnitValues
+from batchscore.contracts import FENCED_BY_KEY, FENCED_KEY, Column, OutputFormat, Schema, StagedFile, UnitValues
 from batchscore.errors import InputError, SettingsError, listed
 from batchscore.schema import element_of
 from batchscore.tables.base import Change, Conflict, Table, TableVersion, file_statistics, new_columns
@@ -134,7 +134,7 @@ class DeltaOutput(Table):
         """Delta's own RESTORE, as a commit on this version."""
         self._table.restore(version, commit_properties=_properties(metadata), post_commithook_properties=NO_HOOKS)
 
-    def fence(self, run_id: str) -> None:
+    def fence(self, run_id: str, by: str = "") -> None:
         """A transaction action that names the run, and no data."""
         # Without `last_updated` a retention for transactions would drop the fence.
         action = Transaction(FENCE_PREFIX + run_id, 1, int(time.time() * 1000))
@@ -144,7 +144,9 @@ class DeltaOutput(Table):
                 "append",
                 DeltaSchema.from_json(self._table.schema().to_json()),
                 commit_properties=CommitProperties(
-                    max_commit_retries=0, app_transactions=[action], custom_metadata={"batchscore.fenced": run_id}
+                    max_commit_retries=0,
+                    app_transactions=[action],
+                    custom_metadata={FENCED_KEY: run_id, FENCED_BY_KEY: by},
                 ),
                 post_commithook_properties=NO_HOOKS,
             )

@@ -20,7 +20,7 @@ import pyarrow.fs as pafs
 
 from batchscore.arrow.filesystem import open_filesystem, write_durably
 from batchscore.arrow.snapshot import ActiveFile, Snapshot
-from batchscore.contracts import RUN_KEY, OutputFormat, StagedFile
+from batchscore.contracts import FENCED_BY_KEY, FENCED_KEY, RUN_KEY, OutputFormat, StagedFile
 from batchscore.errors import InputError, SettingsError, UnavailableError, listed
 from batchscore.tables.base import Change, Conflict, Table, TableVersion, file_statistics, new_columns
 from batchscore.tables.places import Held, Place, place_of
@@ -133,9 +133,9 @@ class ParquetOutput(Table):
             )
         )
 
-    def fence(self, run_id: str) -> None:
+    def fence(self, run_id: str, by: str = "") -> None:
         """Commits the run's name among those that may no longer publish."""
-        following = self._next("fence", run_id, {"batchscore.fenced": run_id})
+        following = self._next("fence", run_id, {FENCED_KEY: run_id, FENCED_BY_KEY: by})
         try:
             self._commit(replace(following, fences={**self._pointer.fences, run_id: following.committed_at}))
         except OSError as error:

@@ -71,6 +71,7 @@ def test_a_zombie_whose_retry_took_over_is_fenced_out(stage, tally):
         before = stage.job.content()
         woken = zombie.wake()
         assert woken.code == 6, woken.err
+        assert taken.answer["run_id"] in woken.answer["found"]
         assert stage.job.content() == before
         zombie.check_published_once()
 
@@ -98,6 +99,7 @@ def test_a_zombie_with_other_content_is_fenced_out_by_the_commit(stage, tally):
         assert woken.code == 6
         assert retry.answer["run_id"] in woken.answer["found"]
         assert rows_of(stage.job.content())[text_of(2)] == stage.oracle.rows(2, 9)
+        assert orphans(stage.job.table) == []
 
 
 def test_a_zombie_of_another_machine_is_watched_and_counts_as_dead(stage, tally):

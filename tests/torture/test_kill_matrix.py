@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 
 import pytest
@@ -9,7 +10,16 @@ import pytest
 from batchscore import faults
 from tests.factories.jobs import ended
 from tests.torture import scenarios
-from tests.torture.scenarios import COMMITTED, IN_CLEANING, IN_WORKERS, check_recovery, kill_at, pids_at, wait_for
+from tests.torture.scenarios import (
+    COMMITTED,
+    IN_CLEANING,
+    IN_WORKERS,
+    Stage,
+    check_recovery,
+    kill_at,
+    pids_at,
+    wait_for,
+)
 
 LOCAL = "kill -9 of the driver, local runner: named points"
 SPARK = "kill -9 of the driver, Spark: named points"
@@ -27,6 +37,17 @@ def test_the_driver_is_killed(stage, tally, point):
         assert killed.code == -signal.SIGKILL, killed.err
         assert stage.check_readers() == ("new" if point in COMMITTED else "old")
         check_recovery(stage)
+
+
+@pytest.mark.parametrize("point", ["score.end", "manifest.end", "commit.looked", "commit.written", "ledger.begin"])
+def test_the_driver_of_a_first_run_is_killed(stage, tally, point):
+    with tally.case("kill -9 of the driver before there is a table, local runner: named points"):
+        shutil.rmtree(stage.job.table.parent)
+        first = Stage(stage.job, {}, stage.new, stage.oracle)
+        killed = kill_at(first, point)
+        assert killed.code == -signal.SIGKILL, killed.err
+        assert (first.job.table / "_delta_log").exists() == (point in COMMITTED)
+        check_recovery(first)
 
 
 @pytest.mark.parametrize("point", IN_WORKERS)

@@ -54,6 +54,7 @@ COMMANDS = (
     "replay",
     "explain",
     "reproduce",
+    "clean",
 )
 HEAVY = ("pyspark", "mlflow", "pandas", "numpy", "pyarrow", "deltalake", "great_expectations", "lightgbm", "sklearn")
 SETTINGS = "model: {name: fraud}\ninput: {path: data}\noutput: {path: out, keys: id}\n"

@@ -46,7 +46,19 @@ def test_no_folder_is_no_heartbeat(tmp_path):
     assert heartbeats.read_all(str(tmp_path / "none")) == {}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"units": 3}', '{"process": {"pid": 1}, "units": null}', "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"units": 3}',
+        '{"process": {"pid": 1}, "units": null}',
+        "\x00",
+        '{"process": {"pid": -1, "host": "h", "begun": "1", "boot": "b", "space": "s"}, '
+        '"user": "u", "started_at": "", "units": null, "model": "m", "beat": 1}',
+    ],
+)
 def test_a_damaged_heartbeat_is_that_of_an_unknown_run_on_the_whole_table(tmp_path, text):
     heartbeats.write(str(tmp_path), beat())
     (tmp_path / heartbeats.FOLDER / f"{RUN}.json").write_text(text)

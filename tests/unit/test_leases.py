@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 
 from batchscore import heartbeats, leases
+from batchscore.arrow.snapshot import open_table
 from batchscore.contracts import RunOptions
 from batchscore.errors import UnavailableError
 from batchscore.heartbeats import Heartbeat, Process, Watch
 from batchscore.leases import Lease
 from batchscore.publish import fence, inspect, may_publish
+from batchscore.publish.cleanup import fenced_by
 from tests.factories.staging import day, make_plan, offer, publish_run, stage
 
 D1, D2 = day("2026-01-01"), day("2026-01-02")
@@ -145,6 +147,7 @@ def test_taking_over_fences_the_other_run_which_then_is_no_matter(table, plan):
     assert not turn.take(plan)
     assert not may_publish(table, THEIRS)
     assert "was fenced" in events[0]
+    assert fenced_by(open_table(table), table, THEIRS) == f"taken over by run {MINE}"
     assert turn.take(plan)
     assert running(table) == [THEIRS, MINE]
     turn.end()
