@@ -69,6 +69,7 @@ def prepare(
         BatchscoreError: as of :func:`batchscore.pipeline.plan`.
     """
     moment = Moment.now()
+    backfill_id = f"backfill-{moment.run_id()}"
     spark = LazySpark(config, on_event)
     found = _input(config, request, spark)
     versions = _versions(config, request, found, moment)
@@ -78,7 +79,7 @@ def prepare(
             spark=spark,
             model=pin_model(model_config),
             source=found.source,
-            backfill=f"backfill-{moment.run_id()}",
+            backfill=backfill_id,
             at_a_time=request.at_a_time,
             local=_local_runner(config, request),
         )

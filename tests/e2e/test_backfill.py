@@ -320,6 +320,7 @@ def test_each_date_is_scored_by_the_version_that_was_in_the_stage(job):
     assert "  1  registry: the only version there was" in first
     document = backfill(job, "--model-as-of", "--chunk", 14, **stage)
     assert [(len(outcome["dates"]), outcome["version"]) for outcome in document["outcomes"]] == [(7, "1"), (7, "2")]
+    assert {run["backfill"] for run in job.history()["runs"]} == {document["backfill_id"]}
     table = DeltaTable(job.table).to_pyarrow_table(columns=["ds", "_model_version"])
     found = dict(zip(map(str, table["ds"].to_pylist()), table["_model_version"].to_pylist(), strict=True))
     assert found == {date: "1" if date < "2026-11-08" else "2" for date in DATES}
