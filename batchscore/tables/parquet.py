@@ -87,6 +87,11 @@ class ParquetOutput(Table):
         )
         _swap(uri, _place(uri), pointer, None)
 
+    @property
+    def pointer(self) -> Pointer:
+        """What this version says of itself."""
+        return self._pointer
+
     @cached_property
     def snapshot(self) -> Snapshot:
         """The columns; such a table demands nothing else of a writer."""
