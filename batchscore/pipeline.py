@@ -152,8 +152,8 @@ class _Attempt:
     spark: LazySpark
     on_event: OnEvent
     started: float
-    staged: StagedOutput | None = None
     ready: Ready | None = None
+    staged: StagedOutput | None = None
     selected: selection.Selection | None = None
 
     def choose_engine(self) -> None:

@@ -64,7 +64,7 @@ def report(table: str, run: str | None, examples: int) -> QuarantineReport:
         counts=counts,
         states=states,
         examples=tuple(shown),
-        meanings=dict(REASONS),
+        meanings={str(reason): text for reason, text in REASONS.items()},
         notes=notes,
     )
 

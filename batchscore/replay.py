@@ -43,7 +43,7 @@ def _job_of(config: JobConfig, run_id: str) -> tuple[JobConfig, str]:
             hint="run again: batchscore run",
         )
     # The rows are told by their keys alone: what the settings say of rows and days would only hide some of them.
-    rows = {"partitions": {}, "where": None}
+    rows: dict[str, object] = {"partitions": {}, "where": None}
     whole = {"name": manifest.model_uri, "version": None}
     job = config.model_copy(
         update={"model": config.model.model_copy(update=whole), "input": config.input.model_copy(update=rows)}

@@ -132,7 +132,7 @@ def make(inputs: PlanInputs) -> ScoringPlan:
 
 def settings_digest(inputs: PlanInputs, task: ScoringTask) -> str:
     """SHA-256 of everything in the settings that can change a score or the table's content, hex."""
-    facts = {
+    facts: dict[str, object] = {
         "format": SCORING_FORMAT,
         "engine": inputs.config.scoring.engine,
         "bindings": [asdict(binding) for binding in task.bindings],

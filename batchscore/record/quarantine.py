@@ -148,7 +148,7 @@ def _extend(table: DeltaTable, uri: str, schema: Schema, run_id: str, files: Seq
         table.alter.add_columns(new, post_commithook_properties=_NO_CHECKPOINT)
         table = DeltaTable(location(uri))
     table.create_write_transaction(
-        _adds(files, run_id),
+        [*_adds(files, run_id)],
         "append",
         table.schema(),
         commit_properties=_properties(run_id),
