@@ -72,7 +72,7 @@ class Refusing(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    do_GET = do_PUT = _refuse
+    do_GET = do_PUT = _refuse  # noqa: N815  # the names that http.server calls
 
     def log_message(self, *_):
         pass
