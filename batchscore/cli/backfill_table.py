@@ -152,7 +152,7 @@ def report_lines(report: BackfillReport) -> list[str]:
     lines = [
         _line("backfill", f"{', '.join(counts)}{f', {missing:,} without input' if missing else ''}"),
         _line("table", plan.table),
-        _line("rows", f"{rows:,} published by {runs:,} runs in {report.seconds:,.1f} s"),
+        _line("rows", f"{rows:,} published by {runs:,} run{'s' if runs != 1 else ''} in {report.seconds:,.1f} s"),
         _line("runs", f"{plan.backfill_id} in the ledger"),
     ]
     failed = [outcome for outcome in report.outcomes if outcome.state in ("failed", "interrupted")]

@@ -53,7 +53,7 @@ def pin_parquet(location: Location, restriction: Restriction, *, without_unreada
     found, damaged = _with_footers(location, without_unreadable)
     partition_names = _partition_names(found)
     # Damaged files' values count, so that the types do not depend on who is damaged.
-    raw = [dict(file.raw) for file in (*found, *damaged)]
+    raw = [dict(file.raw) for file in found] + [dict(file.raw) for file in damaged]
     types = {name: inferred_type([values[name] for values in raw if name in values]) for name in partition_names}
     columns, missing = merged_schema([(file.info.path, file.footer.columns) for file in found], partition_names)
     columns = (*columns, *(Column(name, types[name]) for name in partition_names))
