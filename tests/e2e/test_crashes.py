@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import random
 import signal
+from collections.abc import Iterator
 
 import pytest
 from deltalake import DeltaTable
 
 from batchscore import faults
-from tests.factories.jobs import ended
+from tests.factories.jobs import end_started, ended
 from tests.torture import scenarios
 from tests.torture.doubles import Game, Zombie
 from tests.torture.scenarios import Stage, check_recovery, kill_at, make_stage
@@ -24,8 +25,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 
 @pytest.fixture
-def stage(prepared: Stage, tmp_path) -> Stage:
-    return prepared.copy(tmp_path / "job")
+def stage(prepared: Stage, tmp_path) -> Iterator[Stage]:
+    yield prepared.copy(tmp_path / "job")
+    end_started()
 
 
 @pytest.mark.parametrize("point", ["score.end", "manifest.end", "commit.written", "clean.deleted"])
