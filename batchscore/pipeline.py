@@ -219,8 +219,10 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
         verdict = _judged(attempt, staged)
         attempt.stage("publish", planned.target.uri)
         receipt = _published(attempt, staged, verdict)
-    except BaseException:
+    except BaseException as error:
         publish.discard_run(planned.target.uri, planned.run_id)
+        if isinstance(error, Exception):
+            publish.explain_failure(planned.target.uri, planned.run_id)
         raise
     attempt.stage("record", f"{planned.target.uri}__runs")
     if receipt.version < 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote
 
@@ -17,7 +18,7 @@ from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import LOG_FOLDER, open_table
 from batchscore.arrow.values import table_of
 from batchscore.contracts import METADATA_FOLDER, StagedFile
-from batchscore.errors import UnavailableError
+from batchscore.errors import FencedOutError, InputError, UnavailableError
 
 # Ids of transactions that fence a run. delta-rs keeps them through RESTORE and DELETE.
 FENCE_PREFIX = "batchscore.fence/"
@@ -108,6 +109,30 @@ def is_fenced(table: DeltaTable | None, uri: str, run_id: str) -> bool:
 
 def _fenced_in_log(table: DeltaTable, run_id: str) -> bool:
     return table.transaction_version(FENCE_PREFIX + run_id) is not None
+
+
+def refuse_fenced(table: DeltaTable | None, uri: str, run_id: str) -> None:
+    """Ends a run that was fenced.
+
+    Raises:
+        FencedOutError: it was; who did it is named.
+    """
+    if is_fenced(table, uri, run_id):
+        raise FencedOutError(
+            f"run {run_id} was taken over and may no longer publish",
+            found=fenced_by(table, uri, run_id) or None,
+            hint="look at `batchscore history`; run again if the units are not there",
+        )
+
+
+def explain_failure(uri: str, run_id: str) -> None:
+    """Tells a run that failed where it was fenced: whatever it stumbled over, its files may have been removed.
+
+    Raises:
+        FencedOutError: it was fenced.
+    """
+    with suppress(UnavailableError, InputError):
+        refuse_fenced(open_table(uri), uri, run_id)
 
 
 def fenced_by(table: DeltaTable | None, uri: str, run_id: str) -> str:

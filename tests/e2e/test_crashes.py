@@ -100,6 +100,19 @@ def test_several_at_a_time_publish_each_day_once(stage, blind):
     assert scenarios.orphans(stage.job.table) == []
 
 
+def test_a_zombie_whose_files_were_cleaned_away_is_told_why(stage):
+    zombie = Zombie(stage)
+    alone = stage.job.run(stage.job.table, command="clean")
+    assert [(left["run_id"], left["reason"]) for left in alone.answer["kept"]] == [(zombie.run_id, "it is at work")]
+    named = stage.job.run(stage.job.table, "--take-over", zombie.run_id, command="clean")
+    assert named.answer["removed"][0]["run_id"] == zombie.run_id
+    woken = zombie.wake()
+    assert woken.code == 6, woken.err
+    assert woken.answer["found"] == "cleaned up by batchscore clean"
+    assert stage.check_readers() == "old"
+    check_recovery(stage)
+
+
 def test_two_at_a_time_and_one_waits(stage):
     since = DeltaTable(stage.job.table).version()
     first = stage.job.start(fault="validate.end=sleep:3")
