@@ -315,24 +315,22 @@ def test_every_version_that_could_be_read_can_be_read(tmp_path, steps, seed):
 
 def _do(path, step, number, seed):
     unit = (D1, D2)[(seed + number) % 2]
-    table = DeltaTable(path)
-    if step == "publish":
-        publish_run(path, run(number), {unit: f"k{number}"})
-    elif step == "kill":
-        killed(path, run(number), (unit,))
-    elif step == "restore":
-        if table.version():
-            table.restore(table.version() - 1)
-    elif step == "compact":
-        table.optimize.compact()
-    elif step == "checkpoint":
-        table.create_checkpoint()
-    elif step == "delete":
-        table.delete("id = 0")
-    elif step == "forget":
-        _forget(path)
-    else:
-        clean(path)
+    steps = {
+        "publish": lambda: publish_run(path, run(number), {unit: f"k{number}"}),
+        "kill": lambda: killed(path, run(number), (unit,)),
+        "restore": lambda: _restore(DeltaTable(path)),
+        "compact": lambda: DeltaTable(path).optimize.compact(),
+        "checkpoint": lambda: DeltaTable(path).create_checkpoint(),
+        "delete": lambda: DeltaTable(path).delete("id = 0"),
+        "forget": lambda: _forget(path),
+        "clean": lambda: clean(path),
+    }
+    steps[step]()
+
+
+def _restore(table):
+    if table.version():
+        table.restore(table.version() - 1)
 
 
 def _forget(path):
