@@ -245,9 +245,11 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
         verdict = _judged(attempt, staged)
         attempt.stage("publish", planned.target.uri)
         receipt = _published(attempt, staged, verdict)
-    except BaseException:
+    except BaseException as error:
         publish.discard_run(planned.target.uri, planned.run_id)
         publish.discard_run(planned.task.quarantine_uri, planned.run_id)  # what no commit of it mentions
+        if isinstance(error, Exception):
+            publish.explain_failure(planned.target.uri, planned.run_id)
         raise
     attempt.stage("record", f"{planned.target.uri}__runs")
     if receipt.version < 0:

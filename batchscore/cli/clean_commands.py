@@ -63,7 +63,7 @@ def lines(cleaning: Cleaning) -> list[str]:
     found = (*cleaning.removed, *cleaning.kept)
     if not found:
         return [f"nothing to remove: no run left anything under {redact(cleaning.table)}"]
-    rows = [("run", "state", "files", "bytes", "what becomes of it")]
+    rows: list[tuple[str, ...]] = [("run", "state", "files", "bytes", "what becomes of it")]
     rows.extend(_row(left, dry_run=cleaning.dry_run) for left in found)
     size = sum(left.size for left in cleaning.removed)
     count = sum(len(left.files) for left in cleaning.removed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchscore.publish.cleanup import discard, discard_run, fence, may_publish
+from batchscore.publish.cleanup import discard, discard_run, explain_failure, fence, may_publish
 from batchscore.publish.leftovers import Leftover, clear, find, remove
 from batchscore.publish.removal import check_removal
 from batchscore.publish.swap import commit, withdraw
@@ -16,6 +16,7 @@ __all__ = [
     "commit",
     "discard",
     "discard_run",
+    "explain_failure",
     "fence",
     "find",
     "inspect",

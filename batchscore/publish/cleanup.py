@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 import pyarrow.fs as pafs
 
@@ -12,7 +13,7 @@ from batchscore import faults
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.layout import is_data_path
 from batchscore.contracts import FENCED_BY_KEY, FENCED_KEY, METADATA_FOLDER, StagedFile
-from batchscore.errors import UnavailableError
+from batchscore.errors import FencedOutError, InputError, UnavailableError
 from batchscore.tables import Conflict, Table, open_table
 
 FENCE_FOLDER = f"{METADATA_FOLDER}/fences"
@@ -75,6 +76,30 @@ def is_fenced(table: Table | None, uri: str, run_id: str) -> bool:
     filesystem, root = open_filesystem(uri)
     info = filesystem.get_file_info(f"{root}/{FENCE_FOLDER}/{run_id}")
     return bool(info.type == pafs.FileType.File)
+
+
+def refuse_fenced(table: Table | None, uri: str, run_id: str) -> None:
+    """Ends a run that was fenced.
+
+    Raises:
+        FencedOutError: it was; who did it is named.
+    """
+    if is_fenced(table, uri, run_id):
+        raise FencedOutError(
+            f"run {run_id} was taken over and may no longer publish",
+            found=fenced_by(table, uri, run_id) or None,
+            hint="look at `batchscore history`; run again if the units are not there",
+        )
+
+
+def explain_failure(uri: str, run_id: str) -> None:
+    """Tells a run that failed where it was fenced: whatever it stumbled over, its files may have been removed.
+
+    Raises:
+        FencedOutError: it was fenced.
+    """
+    with suppress(UnavailableError, InputError):
+        refuse_fenced(open_table(uri), uri, run_id)
 
 
 def fenced_by(table: Table | None, uri: str, run_id: str) -> str:

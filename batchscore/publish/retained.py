@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -28,6 +28,7 @@ from batchscore.tables.parquet import ParquetOutput
 FIRST_COMMIT = f"{0:020d}.json"
 # As `Moment.run_id` makes them.
 RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
+UNKNOWN = datetime(9000, 1, 1, tzinfo=UTC)  # later than any file: nothing is known to be newer
 _COMMIT = re.compile(r"\d{20}\.json")
 _PATHS = ("add.path", "remove.path")
 _STATISTICS = "add.stats"
@@ -89,14 +90,12 @@ def retained(uri: str) -> Retained:
             found.named.update(run for run, _ in file.runs)
     except OSError as error:
         raise UnavailableError(f"the log of the table at {uri} could not be read", found=error) from error
-    commits = {info.base_name: info.mtime for info in infos if _COMMIT.fullmatch(info.base_name)}
-    oldest = None if FIRST_COMMIT in commits or not commits else commits[min(commits)]
     return Retained(
         names=frozenset(found.names),
         committed=frozenset(found.committed),
         named=frozenset(found.named | found.committed),
         fenced=frozenset(found.fenced),
-        oldest=oldest,
+        oldest=_oldest(infos),
     )
 
 
@@ -119,6 +118,14 @@ def _of_pointers(output: ParquetOutput) -> Retained:
         fenced=frozenset(found.fenced),
         oldest=oldest,
     )
+
+
+def _oldest(infos: list[pafs.FileInfo]) -> datetime | None:
+    commits = {info.base_name: info.mtime for info in infos if _COMMIT.fullmatch(info.base_name)}
+    if FIRST_COMMIT in commits:
+        return None
+    written = commits[min(commits)] if commits else None
+    return UNKNOWN if written is None else written.astimezone(UTC)
 
 
 def _files_of_log(filesystem: pafs.FileSystem, folder: str) -> list[pafs.FileInfo]:

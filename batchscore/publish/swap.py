@@ -31,7 +31,7 @@ from batchscore.contracts import (
 )
 from batchscore.errors import BatchscoreError, FencedOutError, UnavailableError, listed, unit_text
 from batchscore.publish import staged as staged_files
-from batchscore.publish.cleanup import discard, fenced_by, is_fenced
+from batchscore.publish.cleanup import discard, refuse_fenced
 from batchscore.publish.features import refusal
 from batchscore.publish.target import check_target, refuse_other_format
 from batchscore.tables import Change, Table
@@ -147,12 +147,7 @@ def _offer(plan: ScoringPlan, staged: StagedOutput, manifest: Manifest) -> Offer
 def _look(offer: Offer) -> Look:
     """The newest version, with what it says of units; the layout is checked again where it is not the plan's."""
     table = tables.open_table(offer.uri)
-    if is_fenced(table, offer.uri, offer.plan.run_id):
-        raise FencedOutError(
-            f"run {offer.plan.run_id} was taken over and may no longer publish",
-            found=fenced_by(table, offer.uri, offer.plan.run_id) or None,
-            hint="look at `batchscore history`; run again if the units are not there",
-        )
+    refuse_fenced(table, offer.uri, offer.plan.run_id)
     if table is None:
         return Look(None, (), {})
     task = offer.plan.task

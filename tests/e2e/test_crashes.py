@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import random
 import signal
+from collections.abc import Iterator
 
 import pytest
 from deltalake import DeltaTable
 
 from batchscore import faults
-from tests.factories.jobs import ended
+from tests.factories.jobs import end_started, ended
 from tests.torture import scenarios
 from tests.torture.doubles import Game, Zombie
 from tests.torture.scenarios import Stage, check_recovery, kill_at, make_stage
@@ -24,8 +25,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 
 @pytest.fixture
-def stage(prepared: Stage, tmp_path) -> Stage:
-    return prepared.copy(tmp_path / "job")
+def stage(prepared: Stage, tmp_path) -> Iterator[Stage]:
+    yield prepared.copy(tmp_path / "job")
+    end_started()
 
 
 @pytest.mark.parametrize("point", ["score.end", "manifest.end", "commit.written", "clean.deleted"])
@@ -96,6 +98,19 @@ def test_several_at_a_time_publish_each_day_once(stage, blind):
     if blind:
         game.see()
     assert scenarios.orphans(stage.job.table) == []
+
+
+def test_a_zombie_whose_files_were_cleaned_away_is_told_why(stage):
+    zombie = Zombie(stage)
+    alone = stage.job.run(stage.job.table, command="clean")
+    assert [(left["run_id"], left["reason"]) for left in alone.answer["kept"]] == [(zombie.run_id, "it is at work")]
+    named = stage.job.run(stage.job.table, "--take-over", zombie.run_id, command="clean")
+    assert named.answer["removed"][0]["run_id"] == zombie.run_id
+    woken = zombie.wake()
+    assert woken.code == 6, woken.err
+    assert woken.answer["found"] == "cleaned up by batchscore clean"
+    assert stage.check_readers() == "old"
+    check_recovery(stage)
 
 
 def test_two_at_a_time_and_one_waits(stage):

@@ -36,6 +36,16 @@ class UnitContent:
 
 
 Content = Mapping[str, UnitContent]
+_started: list[subprocess.Popen[str]] = []
+
+
+def end_started() -> None:
+    """Ends what a failed test has left running or stopped."""
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class SmallJob:
     def start(self, *arguments: object, fault: str = "", command: str = "run") -> subprocess.Popen[str]:
         """Starts a command; ``fault`` arms the fault points, of its workers as well."""
         given = [] if command == "clean" else ["--config", str(self.settings)]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "batchscore", command, *given, "--json", *map(str, arguments)],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), faults.VARIABLE: fault},
@@ -71,6 +81,8 @@ class SmallJob:
             stderr=subprocess.PIPE,
             text=True,
         )
+        _started.append(process)
+        return process
 
     def run(self, *arguments: object, fault: str = "", command: str = "run") -> Ended:
         return ended(self.start(*arguments, fault=fault, command=command))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.factories.jobs import end_started
 from tests.torture.scenarios import Stage, make_stage
 
 RESULTS = "BATCHSCORE_TORTURE_RESULTS"  # a file that gets the counts, for tests/torture/report.py
@@ -62,5 +63,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 
 @pytest.fixture
-def stage(prepared: Stage, tmp_path: Path) -> Stage:
-    return prepared.copy(tmp_path / "job")
+def stage(prepared: Stage, tmp_path: Path) -> Iterator[Stage]:
+    yield prepared.copy(tmp_path / "job")
+    end_started()

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from batchscore import heartbeats, manifests
 from batchscore.clean import clean
-from batchscore.errors import FencedOutError, InputError, SettingsError
+from batchscore.errors import FencedOutError, InputError, SettingsError, UnavailableError
 from batchscore.heartbeats import Heartbeat, Process, Watch
 from batchscore.plan.units import is_live
-from batchscore.publish import commit, fence, inspect, may_publish
+from batchscore.publish import commit, explain_failure, fence, inspect, may_publish
 from batchscore.publish.cleanup import FENCE_FOLDER
 from batchscore.publish.retained import retained
 from tests.factories.delta import newest
@@ -77,7 +77,7 @@ def test_nothing_is_left_by_a_run_that_published(table):
 
 def test_a_dead_run_is_fenced_and_all_it_left_is_removed(table):
     before, records = data_files(table), metadata(table)
-    plan, staged, manifest = killed(table)
+    plan, *_ = killed(table)
     (Path(table) / manifests.FOLDER / f".{DEAD}.json.4711").write_text("{")
     (Path(table) / heartbeats.FOLDER / heartbeats.temporary_name(DEAD)).write_text("{")
     (left,) = clean(table).removed
@@ -87,7 +87,9 @@ def test_a_dead_run_is_fenced_and_all_it_left_is_removed(table):
     assert data_files(table) == before
     assert metadata(table) == records
     with pytest.raises(FencedOutError, match="cleaned up by batchscore clean"):
-        commit(plan, staged, manifest, is_live=is_live)
+        explain_failure(table, DEAD)
+    with pytest.raises(FencedOutError):  # were its files there, it could not publish them either
+        commit(plan, *offer(plan, [stage(plan, D2, [1, 2])], {D2: "x"}), is_live=is_live)
 
 
 def test_a_dry_run_changes_nothing(table):
@@ -107,8 +109,10 @@ def test_a_live_run_is_left_alone_unless_it_is_named(table):
     assert may_publish(table, DEAD)
     (left,) = clean(table, take_over=[DEAD]).removed
     assert {file.kind for file in left.files} == {"data", "manifest"}  # the heartbeat is the run's own
-    with pytest.raises(FencedOutError):
+    with pytest.raises(UnavailableError):
         commit(plan, staged, manifest, is_live=is_live)
+    with pytest.raises(FencedOutError):
+        commit(plan, *offer(plan, [stage(plan, D2, [1, 2])], {D2: "x"}), is_live=is_live)
 
 
 def test_a_run_that_left_nothing_cannot_be_taken_over(table):
@@ -311,23 +315,22 @@ def test_every_version_that_could_be_read_can_be_read(tmp_path, steps, seed):
 
 def _do(path, step, number, seed):
     unit = (D1, D2)[(seed + number) % 2]
-    table = DeltaTable(path)
-    if step == "publish":
-        publish_run(path, run(number), {unit: f"k{number}"})
-    elif step == "kill":
-        killed(path, run(number), (unit,))
-    elif step == "restore":
-        table.restore(max(0, table.version() - 1))
-    elif step == "compact":
-        table.optimize.compact()
-    elif step == "checkpoint":
-        table.create_checkpoint()
-    elif step == "delete":
-        table.delete("id = 0")
-    elif step == "forget":
-        _forget(path)
-    else:
-        clean(path)
+    steps = {
+        "publish": lambda: publish_run(path, run(number), {unit: f"k{number}"}),
+        "kill": lambda: killed(path, run(number), (unit,)),
+        "restore": lambda: _restore(DeltaTable(path)),
+        "compact": lambda: DeltaTable(path).optimize.compact(),
+        "checkpoint": lambda: DeltaTable(path).create_checkpoint(),
+        "delete": lambda: DeltaTable(path).delete("id = 0"),
+        "forget": lambda: _forget(path),
+        "clean": lambda: clean(path),
+    }
+    steps[step]()
+
+
+def _restore(table):
+    if table.version():
+        table.restore(table.version() - 1)
 
 
 def _forget(path):
