@@ -54,7 +54,7 @@ def replay(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be scored; write nothing.")] = False,
 ) -> int:
-    """Score again what a run left out, and add it to what the run published.
+    """Score again what a run left out, and publish it.
 
     Rows are read from the input as it is now and scored by the run's own model version. Rows that are still wrong stay
     in the quarantine, under the replay's id.

@@ -50,11 +50,11 @@ COMMANDS = (
     "show",
     "doctor",
     "backfill",
-    "quarantine",
-    "replay",
+    "clean",
     "explain",
     "reproduce",
-    "clean",
+    "quarantine",
+    "replay",
 )
 HEAVY = ("pyspark", "mlflow", "pandas", "numpy", "pyarrow", "deltalake", "great_expectations", "lightgbm", "sklearn")
 SETTINGS = "model: {name: fraud}\ninput: {path: data}\noutput: {path: out, keys: id}\n"

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from batchscore import heartbeats, leases
-from batchscore.arrow.snapshot import open_table
 from batchscore.contracts import RunOptions
 from batchscore.errors import UnavailableError
 from batchscore.heartbeats import Heartbeat, Process, Watch
 from batchscore.leases import Lease
 from batchscore.publish import fence, inspect, may_publish
 from batchscore.publish.cleanup import fenced_by
+from batchscore.tables import open_table
 from tests.factories.staging import day, make_plan, offer, publish_run, stage
 
 D1, D2 = day("2026-01-01"), day("2026-01-02")

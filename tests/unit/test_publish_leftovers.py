@@ -319,7 +319,7 @@ def _do(path, step, number, seed):
         "publish": lambda: publish_run(path, run(number), {unit: f"k{number}"}),
         "kill": lambda: killed(path, run(number), (unit,)),
         "restore": lambda: _restore(DeltaTable(path)),
-        "compact": lambda: DeltaTable(path).optimize.compact(),
+        "compact": lambda: DeltaTable(path).optimize.compact(),  # noqa: PLW0108  # the table as it is by then
         "checkpoint": lambda: DeltaTable(path).create_checkpoint(),
         "delete": lambda: DeltaTable(path).delete("id = 0"),
         "forget": lambda: _forget(path),
