@@ -84,7 +84,7 @@ def _run(given: list[str], interruption: Interruption) -> int:
         raise
     except Exception as error:  # noqa: BLE001  # the last resort: a bug must not look like an answer
         # An interruption that some library turned into an error of its own is still one.
-        return _interrupted(given, interruption) if interruption.received else _report(_bug(error), given)
+        return _interrupted(given, interruption) if interruption.received else _report(_unforeseen(error), given)
     code = result if isinstance(result, int) else 0
     return _interrupted(given, interruption) if code == EXIT_INTERRUPTED else code
 
@@ -94,6 +94,12 @@ def _usage_error(error: TyperException) -> SettingsError:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "batchscore"
     return SettingsError(message[:1].lower() + message[1:], hint=f"{command} --help")
+
+
+def _unforeseen(error: Exception) -> BatchscoreError:
+    from batchscore.arrow.reach import storage_failure  # noqa: PLC0415  # not for --help
+
+    return storage_failure(error) or _bug(error)
 
 
 def _bug(error: Exception) -> BatchscoreError:

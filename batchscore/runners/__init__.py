@@ -5,10 +5,21 @@ from __future__ import annotations
 from batchscore.errors import SettingsError, nearest
 from batchscore.runners.base import Runner
 from batchscore.runners.local import LocalRunner, end_spares, start_ahead
+from batchscore.runners.shipping import give_environment
 from batchscore.runners.spark import SparkRunner
 from batchscore.runners.warm import warming
 
-__all__ = ["RUNNERS", "LocalRunner", "Runner", "SparkRunner", "end_spares", "runner_class", "start_ahead", "warming"]
+__all__ = [
+    "RUNNERS",
+    "LocalRunner",
+    "Runner",
+    "SparkRunner",
+    "end_spares",
+    "give_environment",
+    "runner_class",
+    "start_ahead",
+    "warming",
+]
 
 RUNNERS: dict[str, type[LocalRunner] | type[SparkRunner]] = {"local": LocalRunner, "spark": SparkRunner}
 

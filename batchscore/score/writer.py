@@ -5,13 +5,14 @@ from __future__ import annotations
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.filesystem import make_folder, open_filesystem, storing
 from batchscore.arrow.layout import data_folder, partition_value
 from batchscore.arrow.splits import constant
 from batchscore.arrow.values import array_of, numbers_of
@@ -119,6 +120,7 @@ class StagedWriter:
 
     def __init__(self, task: ScoringTask) -> None:
         self._task = task
+        self._problem = f"predictions could not be staged at {task.staging_uri}"
         self._filesystem, self._root = open_filesystem(task.staging_uri)
         left_out = task.partition_by if task.output_format == "delta" else ()
         self._schema = pa.schema([field for field in output_schema(task) if field.name not in left_out])
@@ -135,25 +137,40 @@ class StagedWriter:
         self._done: list[StagedFile] = []
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Appends the rows of ``batch`` to the files of their units."""
-        for unit, rows in self._by_unit(batch):
-            file = self._file(unit)
-            file.write(rows)
-            if file.rows >= self._task.file_rows:
-                self._close(unit)
+        """Appends the rows of ``batch`` to the files of their units.
+
+        Raises:
+            UnavailableError: the storage has no space, or did not take what was written.
+        """
+        with storing(self._problem):
+            for unit, rows in self._by_unit(batch):
+                file = self._file(unit)
+                file.write(rows)
+                if file.rows >= self._task.file_rows:
+                    self._close(unit)
 
     def finish(self) -> tuple[StagedFile, ...]:
-        """Closes all files and returns them."""
-        for unit in list(self._open):
-            self._close(unit)
+        """Closes all files and returns them.
+
+        Raises:
+            UnavailableError: as :meth:`write`; what is written last goes to an object store only here.
+        """
+        with storing(self._problem):
+            for unit in list(self._open):
+                self._close(unit)
         return tuple(self._done)
 
     def discard(self) -> None:
-        """Removes what was written: the task failed, and its files belong to nobody."""
+        """Removes what was written: the task failed, and its files belong to nobody.
+
+        What cannot be removed now is left to the run that staged it: the task's own error is the one to be told.
+        """
         for file in self._open.values():
-            file.abandon()
+            with suppress(OSError):
+                file.abandon()
         for path in self._paths:
-            self._filesystem.delete_file(path)
+            with suppress(OSError):
+                self._filesystem.delete_file(path)
 
     def _file(self, unit: UnitValues) -> _OpenFile:
         if unit in self._open:
@@ -166,7 +183,7 @@ class StagedWriter:
         relative = f"{folder}/{name}" if folder else name
         self._count += 1
         if folder not in self._folders:
-            self._filesystem.create_dir(f"{self._root}/{folder}".rstrip("/"), recursive=True)
+            make_folder(self._filesystem, f"{self._root}/{folder}".rstrip("/"))
             self._folders.add(folder)
         self._paths.append(f"{self._root}/{relative}")
         constants = {**self._constants, **self._of_unit(unit)}
