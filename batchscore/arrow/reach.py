@@ -49,6 +49,8 @@ def require_reachable(uri: str, role: Role) -> None:
 
 def storage_failure(error: Exception) -> BatchscoreError | None:
     """What a library of storage raised where nobody was ready for it, as an error to tell; None for anything else."""
+    if isinstance(error, FileNotFoundError):  # what should be there is not: no storage says so of what we write
+        return None
     if isinstance(error, OSError) or (isinstance(error, DeltaError) and is_of_store(error)):
         return s3.failure("storage failed in the middle of the work", error)
     return None

@@ -18,7 +18,7 @@ from typer.main import get_command
 from batchscore.cli.app import app
 from batchscore.cli.interrupts import Interruption
 from batchscore.cli.logs import stderr_is_stdout
-from batchscore.errors import BatchscoreError, SettingsError, bounded
+from batchscore.errors import BatchscoreError, SettingsError, bounded, without_secrets
 
 EXIT_BUG = 1
 GC_OBJECTS = 100_000
@@ -111,7 +111,8 @@ def _bug(error: Exception) -> BatchscoreError:
 
 def _report(error: BatchscoreError, given: list[str]) -> int:
     if "--verbose" in given:
-        traceback.print_exception(sys.exception())
+        trace = "".join(traceback.format_exception(sys.exception()))
+        print(without_secrets(trace), file=sys.stderr, end="")  # noqa: T201  # what --verbose asks for
     if "--json" in given:
         print(json.dumps(error.as_dict(), indent=2))  # noqa: T201  # the answer of a command
     if "--json" not in given or not stderr_is_stdout():
