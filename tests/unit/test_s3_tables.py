@@ -221,9 +221,9 @@ def test_half_a_file_is_not_published(table, store):
     filesystem, root = open_filesystem(table)
     with filesystem.open_input_file(f"{root}/{whole.path}") as stream:
         data = stream.read()
-    with store.failing("truncated", r"PUT \S+r1\S+\.parquet") as fault:
-        with filesystem.open_output_stream(f"{root}/{whole.path}") as stream:
-            stream.write(data)
+    half = store.failing("truncated", r"PUT \S+r1\S+\.parquet")
+    with half as fault, filesystem.open_output_stream(f"{root}/{whole.path}") as stream:
+        stream.write(data)
     assert fault.hits == 1
     staged, manifest = offer(plan, [whole], {D2: "k1"})
     with pytest.raises(UnavailableError, match="another size"):
@@ -277,7 +277,7 @@ def test_permission_taken_away_is_no_matter_of_trying_again(table, store):
 
 
 def entry(table, run_id="r1"):
-    facts = {name: "" for name in RunRecord.__dataclass_fields__} | {
+    facts = dict.fromkeys(RunRecord.__dataclass_fields__, "") | {
         name: 0 for name, kind in RunRecord.__annotations__.items() if kind in {"int", "float"}
     }
     return RunRecord(**facts | {"run_id": run_id, "table": table, "state": "published"})
