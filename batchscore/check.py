@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterator
 from importlib import metadata
 
+from batchscore.arrow.reach import require_reachable
 from batchscore.config import JobConfig
 from batchscore.contracts import Binding, Check, PinnedModel, PinnedSource
 from batchscore.errors import SchemaMismatchError
@@ -20,10 +21,11 @@ def check(config: JobConfig, on_event: OnEvent = lambda _: None) -> list[Check]:
         One entry a question; those that would stop a run have ``passed=False``.
 
     Raises:
-        BatchscoreError: the model or the input cannot be found at all.
+        BatchscoreError: the model or the input cannot be found at all, or the output's storage not be reached.
     """
     model = pin_model(config)
     source, _ = pin_source(config, LazySpark(config, on_event))
+    require_reachable(config.output.path, "output")
     return [*_signature(model, source), *_nullable(model, source), *_order(model, source), *_versions(model)]
 
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from batchscore.config.redaction import redact
-from batchscore.errors import bounded
+from batchscore.errors import BatchscoreError, bounded
 
 if TYPE_CHECKING:
     from batchscore.config import JobConfig
@@ -245,9 +245,15 @@ def _is_remote(path: str) -> bool:
     return "://" in path and not path.startswith("file://")
 
 
-def _remote(name: str, uri: str, mend: str) -> Finding:
+def _remote(name: Literal["input", "output"], uri: str, mend: str) -> Finding:
     from batchscore.arrow.filesystem import open_filesystem  # noqa: PLC0415  # pyarrow, for remote storage alone
+    from batchscore.arrow.reach import require_reachable  # noqa: PLC0415  # as above
 
+    try:
+        require_reachable(uri, name)
+    except BatchscoreError as error:
+        found = ": ".join(part for part in (error.problem, error.found) if part)
+        return Finding(name, fine=False, found=redact(found), mend=error.hint or mend)
     filesystem, path = open_filesystem(uri)
     info = filesystem.get_file_info(path)
     return Finding(name, fine=True, found=f"{redact(uri)} answers: {info.type.name}", mend=mend)

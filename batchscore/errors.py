@@ -21,6 +21,8 @@ what is allowed, and what to do next. Errors travel from executors, so they pick
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
@@ -29,6 +31,24 @@ MAX_ITEMS = 10
 MAX_VALUE_CHARS = 200
 MAX_TEXT_CHARS = 4_000
 
+# Storage services quote a request that they refuse; whatever is quoted, these do not pass.
+SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+MASK = "***"
+_TOKEN_HEADER = re.compile(r"(x-amz-security-token[\"'>]*\s*[:=]\s*)[^\s<&,]+", re.IGNORECASE)
+
+
+def without_secrets(text: str) -> str:
+    """``text`` without the values of this process' secret variables and without session tokens of quoted requests.
+
+    >>> without_secrets("host:x x-amz-security-token:FwoGZXIvYXdz end")
+    'host:x x-amz-security-token:*** end'
+    """
+    for name in SECRET_VARIABLES:
+        value = os.environ.get(name)
+        if value:
+            text = text.replace(value, MASK)
+    return _TOKEN_HEADER.sub(rf"\g<1>{MASK}", text) if "x-amz-" in text.lower() else text
+
 
 def bounded(value: object, limit: int = MAX_VALUE_CHARS) -> str:
     """``value`` as text of at most ``limit`` characters.
@@ -36,7 +56,7 @@ def bounded(value: object, limit: int = MAX_VALUE_CHARS) -> str:
     >>> bounded("abcdef", limit=4)
     'abc…'
     """
-    text = str(value)
+    text = without_secrets(str(value))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -93,7 +113,7 @@ class BatchscoreError(Exception):
         self.found = None if found is None else bounded(found)
         self.allowed = tuple(bounded(item) for item in allowed)
         self.near = tuple(near)
-        self.hint = hint
+        self.hint = None if hint is None else without_secrets(hint)
         self.detail = tuple(bounded(line, 500) for line in detail)
         super().__init__(self.text())
 

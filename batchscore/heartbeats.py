@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeAlias
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.filesystem import make_folder, open_filesystem
 from batchscore.contracts import METADATA_FOLDER, UnitValues
 
 FOLDER = f"{METADATA_FOLDER}/runs"
@@ -189,7 +189,7 @@ def write(table_uri: str, heartbeat: Heartbeat) -> None:
     """
     filesystem, root = open_filesystem(table_uri)
     folder, data = f"{root}/{FOLDER}", heartbeat.to_json().encode()
-    filesystem.create_dir(folder, recursive=True)
+    make_folder(filesystem, folder)
     if not isinstance(filesystem, pafs.LocalFileSystem):
         with filesystem.open_output_stream(f"{folder}/{heartbeat.run_id}.json") as stream:
             stream.write(data)

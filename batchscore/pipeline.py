@@ -25,6 +25,7 @@ from batchscore import (
     staging,
     validate,
 )
+from batchscore.arrow.reach import storage_failure
 from batchscore.config import JobConfig
 from batchscore.contracts import (
     QuarantineLimits,
@@ -126,6 +127,10 @@ def _run(config: JobConfig, options: RunOptions, on_event: OnEvent, ready: Ready
         attempt.end("interrupted", exit_code=INTERRUPTED_EXIT_CODE, message="interrupted")
         raise
     except Exception as error:
+        failure = storage_failure(error)
+        if failure is not None:
+            attempt.end("failed", exit_code=failure.exit_code, message=failure.problem, detail=failure.text())
+            raise failure from error
         attempt.end("failed", exit_code=BatchscoreError.exit_code, message=bounded(f"{type(error).__name__}: {error}"))
         raise
     finally:

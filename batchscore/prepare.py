@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchscore import engines, faults, models, publish, read, record, runners, score, selection, session
+from batchscore import engines, faults, models, publish, read, record, runners, s3, score, selection, session
+from batchscore.arrow.reach import require_reachable
 from batchscore.config import JobConfig
 from batchscore.config.settings import NULL_PARTITION
 from batchscore.contracts import (
@@ -61,14 +62,28 @@ class LazySpark:
         """
         if self._session is None:
             self._on_event({"event": "stage", "stage": "session", "text": f"Spark on {self._config.spark.master}"})
+            access = s3.shipped_environment(self._config.input.path, self._config.output.path)
             self._session = session.start(
                 self._config.spark.master,
-                self._config.spark.conf,
+                self._conf(use),
                 use=use,
-                on_context=runners.warming(score.__name__, score.load_ahead, task),
-                on_notice=lambda text: self._on_event({"event": "notice", "text": text}),
+                on_context=runners.warming(score.__name__, score.load_ahead, task, access),
+                on_notice=self._notice,
             )
+            runners.give_environment(self._session.sparkContext, access)  # a session that was there has not got it yet
         return self._session
+
+    def _notice(self, text: str) -> None:
+        self._on_event({"event": "notice", "text": text})
+
+    def _conf(self, use: session.Use) -> Mapping[str, str]:
+        """The settings' properties, with what Spark needs to read S3 itself where it is going to."""
+        config = self._config
+        judges = config.validation.suite is not None  # Spark may read what was staged for it
+        read = [config.input.path, *([config.output.path] if judges else [])]
+        if use == "tasks" or not any(s3.is_s3(path) for path in read):
+            return config.spark.conf
+        return session.with_s3(config.spark.conf, self._notice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +154,7 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark, ready: R
     source, outside = _recent(source, config, options, moment)
     refuse_output_inside_input(config.output.path, source)
     # Executors work in folders of their own: what they stage must not depend on the driver's.
+    require_reachable(config.output.path, "output")
     target = publish.inspect(absolute(config.output.path), config.output.format)
     local = config.scoring.runner == "local"
     cores = os.cpu_count() or 1 if local else session.cores(config.spark.master, config.spark.conf)
@@ -394,4 +410,6 @@ def absolute(uri: str) -> str:
 
 
 def _resolved(uri: str) -> str:
+    if s3.is_s3(uri):
+        return s3.path_of(uri)
     return uri.rstrip("/") if "://" in uri else str(Path(absolute(uri)).resolve())

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.object_store import Front, serving
 from tests.spark_cluster import Cluster, standalone_cluster
 
 if TYPE_CHECKING:
@@ -56,6 +58,35 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A standalone master and two workers; drivers must be processes of their own (one context a process)."""
     with standalone_cluster(tmp_path_factory.mktemp("cluster")) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """A real S3 server behind a front that can fail; :func:`bucket` is what a test uses."""
+    with serving(tmp_path_factory.mktemp("moto")) as front:
+        yield front
+
+
+@pytest.fixture
+def store(object_store: Front, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Front]:
+    """The server, reached by this process' environment."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
+    for name, value in object_store.environment().items():
+        monkeypatch.setenv(name, value)
+    object_store.clear()
+    yield object_store
+    object_store.clear()
+
+
+@pytest.fixture
+def bucket(store: Front) -> str:
+    """The name of a new, empty bucket."""
+    name = f"lake-{uuid.uuid4().hex[:12]}"
+    store.make_bucket(name)
+    return name
 
 
 @pytest.fixture

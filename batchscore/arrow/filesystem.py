@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow.fs as pafs
 
-from batchscore import faults
+from batchscore import faults, s3
 from batchscore.errors import SettingsError
+
+# pyarrow's names of file systems that have no folders.
+OBJECT_STORES = ("s3", "gcs", "abfs")
 
 
 def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """The file system of a path or URI, and the path within it.
 
-    A path without a scheme is local and made absolute.
+    A path without a scheme is local and made absolute. S3 is reached as :mod:`batchscore.s3` says.
 
     Raises:
-        SettingsError: for a scheme that pyarrow does not know.
+        SettingsError: for a scheme that pyarrow does not know, or an S3 location that cannot be reached as it is.
     """
     if "://" not in uri and not uri.startswith("file:"):
         return pafs.LocalFileSystem(), str(Path(uri).absolute())
+    if s3.is_s3(uri):
+        return _s3_filesystem(s3.access()), s3.path_of(uri)
     try:
         filesystem, path = pafs.FileSystem.from_uri(uri)
     except (ValueError, OSError) as error:
@@ -31,6 +38,53 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
             allowed=("a path", "file://", "s3://", "gs://", "abfss://", "hdfs://"),
         ) from error
     return filesystem, path
+
+
+@lru_cache(maxsize=8)
+def _s3_filesystem(access: s3.Access) -> pafs.FileSystem:
+    """One client for each way to reach a service: it keeps its connections."""
+    return pafs.S3FileSystem(
+        region=access.region,
+        scheme=access.scheme,
+        endpoint_override=access.host or None,
+        connect_timeout=s3.CONNECT_SECONDS,
+        request_timeout=s3.STALL_SECONDS,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=s3.ATTEMPTS),
+        # A small file is one put then, and so is there whole or not at all.
+        allow_delayed_open=True,
+    )
+
+
+def has_folders(filesystem: pafs.FileSystem) -> bool:
+    """Whether the file system has folders; a "folder" made in an object store is an empty object that stays."""
+    return filesystem.type_name not in OBJECT_STORES
+
+
+def make_folder(filesystem: pafs.FileSystem, path: str) -> None:
+    """Makes a folder and those above it, where there are such things.
+
+    Raises:
+        OSError: storage refused.
+    """
+    if has_folders(filesystem):
+        filesystem.create_dir(path, recursive=True)
+
+
+@contextmanager
+def storing(problem: str) -> Iterator[None]:
+    """Turns what storage raises inside into errors that say whether to try again.
+
+    Args:
+        problem: what could not be done where it raises.
+
+    Raises:
+        UnavailableError: storage did not answer, has no space, or gave up in between.
+        SettingsError: it does not let this process in.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise s3.failure(problem, error) from error
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from batchscore import s3
 from batchscore.arrow.types import columns_of
 from batchscore.contracts import Schema
 from batchscore.errors import InputError, UnavailableError
@@ -19,7 +20,16 @@ TRAILER_BYTES = 8  # the footer's length and the magic
 TAIL_BYTES = 64 * 1024  # one read of the file's end holds the whole footer of most files
 DIGEST_CHARS = 16
 # What object stores put into the text of an OSError when the network or the service failed, not the file.
-TRANSIENT_MARKS = ("connection", "timeout", "timed out", "slow_down", "service_unavailable", "internal_failure", "curl")
+TRANSIENT_MARKS = (
+    "connection",
+    "timeout",
+    "timed out",
+    "slow_down",
+    "service_unavailable",
+    "internal_failure",
+    "curl",
+    "http status 5",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +41,14 @@ class Footer:
         digest: of the footer's bytes, short hex.
         metadata: parsed once, to open the file without reading the footer again.
         schema: Arrow schema; INT96 columns (Spark's default for timestamps) are instants in UTC.
+        etag: what the object store tells this content apart by; '' elsewhere.
     """
 
     size: int
     digest: str
     metadata: pq.FileMetaData
     schema: pa.Schema
+    etag: str = ""
 
     @property
     def columns(self) -> Schema:
@@ -54,8 +66,13 @@ def unreadable(path: str, error: Exception) -> InputError | UnavailableError:
 
     A failure of the network or of the storage service is worth a retry, a damaged file is not.
     """
-    text = str(error)
-    if isinstance(error, OSError) and any(mark in text.casefold() for mark in TRANSIENT_MARKS):
+    text = s3.said(error)
+    kind = s3.kind_of(error)
+    if isinstance(error, OSError) and kind == "expired":
+        return UnavailableError(f"{path} could not be read", found=text, hint=s3.advice(kind))
+    if isinstance(error, OSError) and kind != "unavailable":
+        return InputError(f"{path} cannot be read", found=text, hint=s3.advice(kind))
+    if isinstance(error, OSError) and any(mark in str(error).casefold() for mark in TRANSIENT_MARKS):
         return UnavailableError(f"{path} could not be read", found=text, hint="the storage did not answer; try again")
     if isinstance(error, FileNotFoundError):
         return InputError(f"{path} is no longer there", hint="it was removed after planning; run again")
@@ -96,7 +113,13 @@ def footer_of(file: pa.NativeFile, path: str) -> Footer:
     # The reader wants a file; one that consists of the footer alone is enough to parse it.
     opened = pq.ParquetFile(pa.BufferReader(MAGIC + footer))
     digest = hashlib.sha256(footer).hexdigest()[:DIGEST_CHARS]
-    return Footer(size, digest, opened.metadata, _with_instants(opened.schema_arrow, opened.metadata))
+    return Footer(size, digest, opened.metadata, _with_instants(opened.schema_arrow, opened.metadata), _etag(file))
+
+
+def _etag(file: pa.NativeFile) -> str:
+    """The ETag, which opening the object has told already."""
+    found = {name.casefold(): value for name, value in file.metadata().items()}.get("etag", b"")
+    return str(found.decode()).strip('"')
 
 
 def _tail(file: pa.NativeFile, size: int, length: int) -> bytes:

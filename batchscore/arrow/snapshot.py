@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from batchscore.arrow.filesystem import open_filesystem
+from batchscore import s3
+from batchscore.arrow.filesystem import open_filesystem, storing
 from batchscore.arrow.layout import partition_value
 from batchscore.arrow.values import table_of
 from batchscore.contracts import RUN_COLUMN, Column, Schema, UnitState, UnitValues
-from batchscore.errors import InputError, SettingsError, UnavailableError
+from batchscore.errors import InputError, SettingsError
 
 LOG_FOLDER = "_delta_log"
 UNUSABLE = "%[]"
@@ -92,14 +93,16 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable | None:
         InputError: the log cannot be read.
     """
     try:
-        return DeltaTable(location(uri), version=version)
+        return DeltaTable(location(uri), version=version, storage_options=s3.delta_options(uri))
     except TableNotFoundError:
         return None
     except OSError as error:
-        raise UnavailableError(f"the table at {uri} could not be reached", found=error) from error
+        raise s3.failure(f"the table at {uri} could not be reached", error) from error
     except DeltaError as error:
         if not _has_log(uri):
             return None
+        if s3.is_s3(uri) and is_of_store(error):
+            raise s3.failure(f"the table at {uri} could not be reached", error) from error
         raise InputError(
             f"the log of the table at {uri} cannot be read",
             found=str(error).splitlines()[0],
@@ -107,9 +110,15 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable | None:
         ) from error
 
 
+def is_of_store(error: Exception) -> bool:
+    """Whether an error of delta-rs comes from the object store and says nothing of the log."""
+    return "Generic S3 error" in str(error) or "Error performing" in str(error)
+
+
 def _has_log(uri: str) -> bool:
     filesystem, root = open_filesystem(uri)
-    return bool(filesystem.get_file_info(f"{root}/{LOG_FOLDER}").type != pafs.FileType.NotFound)
+    with storing(f"the table at {uri} could not be reached"):
+        return bool(filesystem.get_file_info(f"{root}/{LOG_FOLDER}").type != pafs.FileType.NotFound)
 
 
 def snapshot_of(table: DeltaTable) -> Snapshot:

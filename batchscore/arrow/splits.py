@@ -138,17 +138,19 @@ def _without_reading(rows: int, layout: _Layout, batch_rows: int) -> Iterator[pa
 
 
 def _check_unchanged(split: Split, footer: Footer) -> None:
-    """A file's size and footer must be those that were pinned; the modification time alone may differ.
+    """A file's size, footer and ETag must be those that were pinned; the modification time alone may differ.
 
     Raises:
         InputError: naming the file.
     """
-    digest = split.stamp.rpartition(":")[2]
+    content, _, digest = split.stamp.rpartition(":")
     rows = sum(footer.row_groups)
     if split.file_size not in {-1, footer.size}:
         found = f"{footer.size} bytes instead of {split.file_size}"
     elif digest and digest != footer.digest:
         found = "another footer"
+    elif content.startswith("etag ") and content != f"etag {footer.etag}":
+        found = "another ETag"
     elif split.row_groups is None and split.rows not in {-1, rows}:
         found = f"{rows} rows instead of {split.rows}"
     else:

@@ -7,8 +7,21 @@ import os
 import sys
 import warnings
 
+from batchscore.errors import without_secrets
+
 # These announce their own progress at INFO or warn about what batchscore says in its own words.
 _CHATTY = ("mlflow", "alembic", "py4j", "great_expectations", "sqlalchemy")
+
+
+class _WithoutSecrets(logging.Formatter):
+    """What another formatter makes of a record, traceback included, less what errors do not tell either."""
+
+    def __init__(self, other: logging.Formatter | None) -> None:
+        super().__init__()
+        self._other = other or logging.Formatter()
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(self._other.format(record))
 
 
 def stderr_is_stdout() -> bool:
@@ -24,6 +37,8 @@ def set_up_logs(*, verbose: bool, as_json: bool = False) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s" if verbose else "%(levelname)s: %(message)s",
         force=True,
     )
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_WithoutSecrets(handler.formatter))
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # its INFO is hundreds of lines of its own
     if verbose:
         return

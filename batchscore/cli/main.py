@@ -18,7 +18,7 @@ from typer.main import get_command
 from batchscore.cli.app import app
 from batchscore.cli.interrupts import AnsweredError, Interruption
 from batchscore.cli.logs import stderr_is_stdout
-from batchscore.errors import BatchscoreError, SettingsError, bounded
+from batchscore.errors import BatchscoreError, SettingsError, bounded, without_secrets
 
 EXIT_BUG = 1
 GC_OBJECTS = 100_000
@@ -86,7 +86,7 @@ def _run(given: list[str], interruption: Interruption) -> int:
         raise
     except Exception as error:  # noqa: BLE001  # the last resort: a bug must not look like an answer
         # An interruption that some library turned into an error of its own is still one.
-        return _interrupted(given, interruption) if interruption.received else _report(_bug(error), given)
+        return _interrupted(given, interruption) if interruption.received else _report(_unforeseen(error), given)
     code = result if isinstance(result, int) else 0
     return _interrupted(given, interruption) if code == EXIT_INTERRUPTED else code
 
@@ -98,6 +98,12 @@ def _usage_error(error: TyperException) -> SettingsError:
     return SettingsError(message[:1].lower() + message[1:], hint=f"{command} --help")
 
 
+def _unforeseen(error: Exception) -> BatchscoreError:
+    from batchscore.arrow.reach import storage_failure  # noqa: PLC0415  # not for --help
+
+    return storage_failure(error) or _bug(error)
+
+
 def _bug(error: Exception) -> BatchscoreError:
     return BugError(
         f"unforeseen {type(error).__name__}: {bounded(error)}",
@@ -107,7 +113,8 @@ def _bug(error: Exception) -> BatchscoreError:
 
 def _report(error: BatchscoreError, given: list[str]) -> int:
     if "--verbose" in given:
-        traceback.print_exception(sys.exception())
+        trace = "".join(traceback.format_exception(sys.exception()))
+        print(without_secrets(trace), file=sys.stderr, end="")  # noqa: T201  # what --verbose asks for
     if "--json" in given:
         print(json.dumps(error.as_dict(), indent=2))  # noqa: T201  # the answer of a command
     if "--json" not in given or not stderr_is_stdout():

@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 import pyarrow.fs as pafs
+from deltalake.exceptions import DeltaError
 
-from batchscore import faults
-from batchscore.arrow.filesystem import open_filesystem
+from batchscore import faults, s3
+from batchscore.arrow.filesystem import make_folder, open_filesystem, storing
 from batchscore.arrow.layout import is_data_path
 from batchscore.contracts import FENCED_BY_KEY, FENCED_KEY, METADATA_FOLDER, StagedFile
-from batchscore.errors import FencedOutError, InputError, UnavailableError
+from batchscore.errors import BatchscoreError, FencedOutError, InputError, UnavailableError
 from batchscore.tables import Conflict, Table, open_table
 
 FENCE_FOLDER = f"{METADATA_FOLDER}/fences"
@@ -62,7 +63,7 @@ def fence(uri: str, run_id: str, by: str = "") -> bool:
 def _mark(uri: str, run_id: str, by: str) -> None:
     filesystem, root = open_filesystem(uri)
     try:
-        filesystem.create_dir(f"{root}/{FENCE_FOLDER}", recursive=True)
+        make_folder(filesystem, f"{root}/{FENCE_FOLDER}")
         with filesystem.open_output_stream(f"{root}/{FENCE_FOLDER}/{run_id}") as stream:
             stream.write(by.encode())
     except OSError as error:
@@ -74,7 +75,8 @@ def is_fenced(table: Table | None, uri: str, run_id: str) -> bool:
     if table is not None and table.is_fenced(run_id):
         return True
     filesystem, root = open_filesystem(uri)
-    info = filesystem.get_file_info(f"{root}/{FENCE_FOLDER}/{run_id}")
+    with storing(f"whether run {run_id} was fenced could not be read"):
+        info = filesystem.get_file_info(f"{root}/{FENCE_FOLDER}/{run_id}")
     return bool(info.type == pafs.FileType.File)
 
 
@@ -143,12 +145,17 @@ def discard_run(uri: str, run_id: str) -> int:
         run_id: the calling run's own id.
 
     Returns:
-        How many were deleted.
+        How many were deleted. What storage does not let go is left (a warning says so): this is called while a run
+        fails, mostly because of the same storage, and the run's own error is the one to be told.
     """
-    filesystem, root = open_filesystem(uri)
-    infos = filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=True))
-    paths = {info.path[len(root) + 1 :] for info in infos if info.is_file and f"-{run_id}-" in info.base_name}
-    return _discard(uri, {path for path in paths if is_data_path(path)})
+    try:
+        filesystem, root = open_filesystem(uri)
+        infos = filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=True))
+        paths = {info.path[len(root) + 1 :] for info in infos if info.is_file and f"-{run_id}-" in info.base_name}
+        return _discard(uri, {path for path in paths if is_data_path(path)})
+    except (BatchscoreError, DeltaError, OSError) as error:
+        _LOG.warning("what run %s staged could not be removed; no reader sees it: %s", run_id, s3.said(error))
+        return 0
 
 
 def _discard(uri: str, paths: set[str]) -> int:
@@ -167,5 +174,5 @@ def _discard(uri: str, paths: set[str]) -> int:
         except FileNotFoundError:
             continue
         except OSError as error:
-            _LOG.warning("staged file %s could not be deleted: %s", path, error)
+            _LOG.warning("staged file %s could not be deleted: %s", path, s3.said(error))
     return deleted

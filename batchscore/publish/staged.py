@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from batchscore import s3
 from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.footers import unreadable
 from batchscore.arrow.layout import is_canonical
 from batchscore.arrow.types import from_arrow
 from batchscore.contracts import (
@@ -98,7 +100,7 @@ def check_present(files: Sequence[StagedFile], uri: str) -> None:
     try:
         infos = filesystem.get_file_info([f"{root}/{file.path}" for file in files])
     except OSError as error:
-        raise UnavailableError("the staged files could not be examined", found=error) from error
+        raise s3.failure("the staged files could not be examined", error) from error
     gone = [file.path for file, info in zip(files, infos, strict=True) if info.type != pafs.FileType.File]
     if gone:
         raise UnavailableError(
@@ -205,7 +207,9 @@ def _footer_faults(files: Sequence[StagedFile], expected: Expected) -> list[str]
         try:
             footer = pq.read_metadata(f"{root}/{file.path}", filesystem=filesystem)
         except (OSError, pa.ArrowInvalid) as error:
-            return [f"{file.path}: not readable as Parquet: {error}"]
+            if isinstance(unreadable(file.path, error), UnavailableError):
+                raise s3.failure(f"the footer of {file.path} could not be read", error) from error
+            return [f"{file.path}: not readable as Parquet: {s3.said(error)}"]
         found = [f"{file.path}: {fault}" for fault in _schema_faults(footer.schema.to_arrow_schema(), expected.in_file)]
         if footer.num_rows != file.rows:
             found.append(f"{file.path}: {footer.num_rows} rows in the file, {file.rows} stated")

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable
 
 import pyarrow.fs as pafs
 
-from batchscore import manifests
-from batchscore.arrow.filesystem import open_filesystem
+from batchscore import manifests, s3
+from batchscore.arrow.filesystem import make_folder, open_filesystem, storing
 from batchscore.arrow.layout import is_canonical
 from batchscore.arrow.snapshot import LOG_FOLDER, Snapshot
 from batchscore.contracts import (
@@ -20,7 +20,7 @@ from batchscore.contracts import (
     TargetState,
     UnitValues,
 )
-from batchscore.errors import InputError, SettingsError, UnavailableError, nearest
+from batchscore.errors import InputError, SettingsError, nearest
 from batchscore.publish.features import refusal
 from batchscore.schema import is_supported
 from batchscore.tables import FORMATS, Table, open_table
@@ -101,7 +101,7 @@ def prepare(uri: str) -> None:
     """
     filesystem, root = open_filesystem(uri)
     try:
-        filesystem.create_dir(f"{root}/{METADATA_FOLDER}", recursive=True)
+        make_folder(filesystem, f"{root}/{METADATA_FOLDER}")
         with filesystem.open_output_stream(f"{root}/{MARK}") as stream:
             stream.write(b"")
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
@@ -109,9 +109,7 @@ def prepare(uri: str) -> None:
             f"the output at {uri} cannot be written", found=error, hint="choose another path, or mend its permissions"
         ) from error
     except OSError as error:
-        raise UnavailableError(
-            f"the output at {uri} cannot be written", found=error, hint="check the path and the space left"
-        ) from error
+        raise s3.failure(f"the output at {uri} cannot be written", error) from error
 
 
 def refuse_other_format(table: Table, output_format: OutputFormat) -> None:
@@ -131,12 +129,14 @@ def refuse_other_format(table: Table, output_format: OutputFormat) -> None:
 def _refuse_other_files(uri: str, output_format: OutputFormat) -> None:
     """A folder with data but no log belongs to someone else, but for one that :func:`prepare` marked."""
     filesystem, root = open_filesystem(uri)
-    kind = filesystem.get_file_info(root).type
+    with storing(f"the output at {uri} could not be looked at"):
+        kind = filesystem.get_file_info(root).type
+        inside = filesystem.get_file_info(pafs.FileSelector(root)) if kind == pafs.FileType.Directory else []
     if kind == pafs.FileType.NotFound:
         return
     if kind == pafs.FileType.File:
         raise SettingsError("the output path is a file", found=uri, hint="name a folder that does not exist yet")
-    names = {entry.base_name for entry in filesystem.get_file_info(pafs.FileSelector(root))}
+    names = {entry.base_name for entry in inside}
     seen = sorted(name for name in names if not name.startswith("."))
     if seen and METADATA_FOLDER not in names:
         kind = "Delta table" if output_format == "delta" else "prediction table"

@@ -14,7 +14,9 @@ import pyarrow.fs as pafs
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from batchscore import s3
 from batchscore.arrow.footers import TRANSIENT_MARKS, read_footer
+from batchscore.arrow.snapshot import is_of_store
 from batchscore.arrow.splits import reads_as
 from batchscore.arrow.values import table_of
 from batchscore.contracts import Column, PinnedSource, Restriction, Schema, SourceFile
@@ -104,10 +106,14 @@ def open_table(location: Location, version: int | None) -> DeltaTable:
         UnavailableError: when the storage did not answer.
     """
     try:
-        return DeltaTable(location.uri, version=version)
+        return DeltaTable(location.uri, version=version, storage_options=s3.delta_options(location.uri))
     except (DeltaError, OSError, ValueError) as error:
-        text = str(error)
-        if any(mark in text.casefold() for mark in TRANSIENT_MARKS):
+        text = s3.said(error)
+        if is_of_store(error) and s3.kind_of(error) not in {"unavailable", "expired"}:
+            raise InputError(
+                f"{location.uri} cannot be opened", found=text, hint=s3.advice(s3.kind_of(error))
+            ) from error
+        if is_of_store(error) or any(mark in text.casefold() for mark in TRANSIENT_MARKS):
             raise UnavailableError(
                 f"{location.uri} could not be opened", found=text, hint="the storage did not answer; try again"
             ) from error

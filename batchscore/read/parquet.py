@@ -205,7 +205,7 @@ def _source_file(file: _Found, types: dict[str, str]) -> SourceFile:
     return SourceFile(
         path=file.info.path,
         size=file.footer.size,
-        stamp=f"{file.info.mtime_ns or 0}:{file.footer.digest}",
+        stamp=f"{_content(file)}:{file.footer.digest}",
         rows=file.footer.metadata.num_rows,
         row_groups=file.footer.row_groups,
         partition=partition,
@@ -216,6 +216,11 @@ def _unreadable_file(file: _Damaged, types: dict[str, str]) -> UnreadableFile:
     found = f" ({file.error.found})" if file.error.found else ""
     partition = tuple((name, canonical(value, types.get(name, "string"))) for name, value in file.raw)
     return UnreadableFile(file.info.path, partition, f"{file.error.problem}{found}")
+
+
+def _content(file: _Found) -> str:
+    """What tells a file's content apart beside its footer: an object store's ETag, else when it was written."""
+    return f"etag {file.footer.etag}" if file.footer.etag else str(file.info.mtime_ns or 0)
 
 
 def check_plain_version(version: str, kind: str) -> None:

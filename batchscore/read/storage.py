@@ -14,6 +14,7 @@ import pyarrow.fs as pafs
 
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.footers import unreadable
+from batchscore.arrow.reach import require_reachable
 from batchscore.contracts import SourceFile
 from batchscore.errors import InputError, SettingsError, nearest
 
@@ -88,6 +89,7 @@ def locate(path: str) -> Location:
         UnavailableError: when the storage did not answer.
     """
     _refuse_credentials(path)
+    require_reachable(path, "input")
     filesystem, inner = open_filesystem(path)
     inner = inner.rstrip("/") or "/"
     try:

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from batchscore import manifests
-from batchscore.arrow.filesystem import open_filesystem
-from batchscore.arrow.snapshot import LOG_FOLDER, location
+from batchscore import manifests, s3
+from batchscore.arrow.filesystem import make_folder, open_filesystem
+from batchscore.arrow.snapshot import LOG_FOLDER, is_of_store, location
 from batchscore.arrow.values import scalar_of
 from batchscore.contracts import Manifest, RunRecord
 from batchscore.errors import SettingsError, UnavailableError, nearest
@@ -27,6 +27,7 @@ from batchscore.record.published import published_records
 
 SUFFIX = "__runs"
 APPEND_ATTEMPTS = 10
+APPEND_SECONDS = 30.0  # no further attempt after that: each waits for a dead store's retries itself
 MAX_SMALL_FILES = 50  # each run adds a file of one row; more than these are merged
 
 _INTEGERS = {
@@ -83,6 +84,7 @@ def append(table_uri: str, record: RunRecord) -> None:
 def _append(table_uri: str, records: Sequence[RunRecord]) -> None:
     rows = _table(records)
     failure: Exception | None = None
+    deadline = time.monotonic() + APPEND_SECONDS
     for attempt in range(APPEND_ATTEMPTS):
         try:
             write_deltalake(
@@ -90,18 +92,21 @@ def _append(table_uri: str, records: Sequence[RunRecord]) -> None:
                 rows,
                 mode="append",
                 schema_mode="merge",
+                storage_options=s3.delta_options(table_uri),
                 commit_properties=CommitProperties(max_commit_retries=15),
                 post_commithook_properties=PostCommitHookProperties(create_checkpoint=False),
             )
         except (DeltaError, OSError) as error:  # two runs may both create it: the second one then appends
             failure = error
+            if time.monotonic() > deadline:
+                break
             time.sleep(0.05 * (attempt + 1))
         else:
             _merge_small_files(table_uri)
             return
     raise UnavailableError(
         f"the ledger {ledger_uri(table_uri)} could not be written",
-        found=failure,
+        found=None if failure is None else s3.said(failure),
         hint="check space and write permission; the ledger can be rebuilt from the manifests",
     ) from failure
 
@@ -117,7 +122,7 @@ def _table(records: Sequence[RunRecord]) -> pa.Table:
 
 def _merge_small_files(table_uri: str) -> None:
     try:
-        table = DeltaTable(location(ledger_uri(table_uri)))
+        table = _opened(table_uri)
         if len(table.file_uris()) > MAX_SMALL_FILES:
             table.optimize.compact(post_commithook_properties=PostCommitHookProperties(create_checkpoint=False))
             table.create_checkpoint()
@@ -125,13 +130,17 @@ def _merge_small_files(table_uri: str) -> None:
         _LOG.debug("the ledger was not merged this time: %s", error)
 
 
+def _opened(table_uri: str) -> DeltaTable:
+    return DeltaTable(location(ledger_uri(table_uri)), storage_options=s3.delta_options(table_uri))
+
+
 def _damaged(table_uri: str) -> bool:
     try:
-        DeltaTable(location(ledger_uri(table_uri)))
+        _opened(table_uri)
     except TableNotFoundError:
         return False
-    except DeltaError:
-        return True
+    except DeltaError as error:
+        return not is_of_store(error)
     except OSError:
         return False
     return False
@@ -140,15 +149,17 @@ def _damaged(table_uri: str) -> bool:
 def _read(table_uri: str) -> list[RunRecord] | None:
     """All rows, newest first and one for each run; None where the ledger cannot be read."""
     try:
-        table = DeltaTable(location(ledger_uri(table_uri)))
+        table = _opened(table_uri)
         paths = table.file_uris()
     except TableNotFoundError:
         return []
     except DeltaError as error:
+        if is_of_store(error):
+            raise s3.failure(f"the ledger {ledger_uri(table_uri)} could not be reached", error) from error
         _LOG.warning("the ledger %s cannot be read: %s", ledger_uri(table_uri), str(error).splitlines()[0])
         return None
     except OSError as error:
-        raise UnavailableError(f"the ledger {ledger_uri(table_uri)} could not be reached", found=error) from error
+        raise s3.failure(f"the ledger {ledger_uri(table_uri)} could not be reached", error) from error
     names = [path.rsplit("/", 1)[-1] for path in paths]  # not partitioned: all files lie in its folder
     rows = _rows_of_files(table_uri, names)
     return None if rows is None else _newest_first(rows)
@@ -273,7 +284,7 @@ def _set_log_aside(table_uri: str) -> None:
     """Moves a damaged log's files out of the way; nothing is deleted."""
     filesystem, root = open_filesystem(ledger_uri(table_uri))
     aside = f"{root}/_damaged_{time.time_ns()}"
-    filesystem.create_dir(aside, recursive=True)
+    make_folder(filesystem, aside)
     selector = pafs.FileSelector(f"{root}/{LOG_FOLDER}", allow_not_found=True)
     for info in filesystem.get_file_info(selector):
         if info.type == pafs.FileType.File:

@@ -17,6 +17,7 @@ from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookPropert
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
+from batchscore import s3
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.layout import partition_value
 from batchscore.arrow.snapshot import active_files, location, open_table, snapshot_of
@@ -95,7 +96,7 @@ def append(table_uri: str, run_id: str, files: Sequence[StagedFile]) -> None:
             return
     raise UnavailableError(
         f"the quarantine {uri} could not be written; nothing was published",
-        found=failure,
+        found=None if failure is None else s3.said(failure),
         hint="check space and write permission, then run again",
     ) from failure
 
@@ -127,6 +128,7 @@ def _create(uri: str, schema: Schema, run_id: str, files: Sequence[StagedFile]) 
         _adds(files, run_id),
         mode="error",
         partition_by=[],
+        storage_options=s3.delta_options(uri),
         commit_properties=_properties(run_id),
         post_commithook_properties=_NO_CHECKPOINT,
     )
@@ -146,7 +148,7 @@ def _extend(table: DeltaTable, uri: str, schema: Schema, run_id: str, files: Seq
             )
     if new:
         table.alter.add_columns(new, post_commithook_properties=_NO_CHECKPOINT)
-        table = DeltaTable(location(uri))
+        table = open_table(uri) or table
     table.create_write_transaction(
         [*_adds(files, run_id)],
         "append",

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -55,6 +55,16 @@ def ship_package(context: SparkContext) -> None:
         path = _outbox() / name
         path.write_bytes(content)
         context.addPyFile(str(path))
+
+
+def give_environment(context: SparkContext, variables: Mapping[str, str]) -> None:
+    """Has Python workers elsewhere start with these variables; those on this machine have them already.
+
+    They travel with each task and stand in no setting of Spark, so that neither its page nor its event log shows them.
+    """
+    master = str(context.master)
+    if not (master == "local" or master.startswith("local[")):
+        context.environment.update(variables)
 
 
 def ship_model(context: SparkContext, folder: str, digest: str) -> str:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from batchscore.contracts import ScoringTask
-from batchscore.runners.shipping import ship_model, ship_package, with_shipped_model
+from batchscore.runners.shipping import give_environment, ship_model, ship_package, with_shipped_model
 
 if TYPE_CHECKING:
     from pyspark import SparkContext
 
 WARM_GROUP = "batchscore-start"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 Load: TypeAlias = Callable[[ScoringTask], None]
 
 
-def warming(module: str, load: Load | None = None, task: ScoringTask | None = None) -> Callable[[SparkContext], None]:
+def warming(
+    module: str, load: Load | None = None, task: ScoringTask | None = None, environment: Mapping[str, str] = NOTHING
+) -> Callable[[SparkContext], None]:
     """What :func:`batchscore.session.start` calls with its new context: every worker imports ``module``.
 
     Executors elsewhere get the package, and the model of a task, first. A failure shows later, where the workers are
@@ -29,8 +33,15 @@ def warming(module: str, load: Load | None = None, task: ScoringTask | None = No
         module: the worker function's module.
         load: what each worker calls then with ``task``, to load its model.
         task: the run's task, where it is known already.
+        environment: variables that workers elsewhere need.
     """
-    return functools.partial(_warm, module, load if task is not None else None, task)
+    warm = functools.partial(_warm, module, load if task is not None else None, task)
+
+    def begin(context: SparkContext) -> None:
+        give_environment(context, environment)  # a worker with other variables would be started anew
+        warm(context)
+
+    return begin
 
 
 def _warm(module: str, load: Load | None, task: ScoringTask | None, context: SparkContext) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from batchscore import faults
-from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.filesystem import make_folder, open_filesystem, storing
 from batchscore.arrow.layout import data_folder, partition_value
 from batchscore.arrow.splits import constant
 from batchscore.arrow.values import array_of, numbers_of
@@ -134,6 +135,7 @@ class StagedWriter:
 
     def __init__(self, task: ScoringTask) -> None:
         self._task = task
+        self._problem = f"predictions could not be staged at {task.staging_uri}"
         self._filesystem, self._root = open_filesystem(task.staging_uri)
         left_out = task.partition_by if task.output_format == "delta" else ()
         self._schema = pa.schema([field for field in output_schema(task) if field.name not in left_out])
@@ -150,25 +152,40 @@ class StagedWriter:
         self._done: list[StagedFile] = []
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Appends the rows of ``batch`` to the files of their units."""
-        for unit, rows in self._by_unit(batch):
-            file = self._file(unit)
-            file.write(rows)
-            if file.rows >= self._task.file_rows:
-                self._close(unit)
+        """Appends the rows of ``batch`` to the files of their units.
+
+        Raises:
+            UnavailableError: the storage has no space, or did not take what was written.
+        """
+        with storing(self._problem):
+            for unit, rows in self._by_unit(batch):
+                file = self._file(unit)
+                file.write(rows)
+                if file.rows >= self._task.file_rows:
+                    self._close(unit)
 
     def finish(self) -> tuple[StagedFile, ...]:
-        """Closes all files and returns them."""
-        for unit in list(self._open):
-            self._close(unit)
+        """Closes all files and returns them.
+
+        Raises:
+            UnavailableError: as :meth:`write`; what is written last goes to an object store only here.
+        """
+        with storing(self._problem):
+            for unit in list(self._open):
+                self._close(unit)
         return tuple(self._done)
 
     def discard(self) -> None:
-        """Removes what was written: the task failed, and its files belong to nobody."""
+        """Removes what was written: the task failed, and its files belong to nobody.
+
+        What cannot be removed now is left to the run that staged it: the task's own error is the one to be told.
+        """
         for file in self._open.values():
-            file.abandon()
+            with suppress(OSError):
+                file.abandon()
         for path in self._paths:
-            self._filesystem.delete_file(path)
+            with suppress(OSError):
+                self._filesystem.delete_file(path)
 
     def _file(self, unit: UnitValues) -> _OpenFile:
         if unit in self._open:
@@ -181,7 +198,7 @@ class StagedWriter:
         relative = f"{folder}/{name}" if folder else name
         self._count += 1
         if folder not in self._folders:
-            self._filesystem.create_dir(f"{self._root}/{folder}".rstrip("/"), recursive=True)
+            make_folder(self._filesystem, f"{self._root}/{folder}".rstrip("/"))
             self._folders.add(folder)
         self._paths.append(f"{self._root}/{relative}")
         constants = {**self._constants, **self._of_unit(unit)}
@@ -222,20 +239,26 @@ class QuarantineWriter:
 
     def __init__(self, task: ScoringTask) -> None:
         self._task = task
+        self._problem = f"rows could not be quarantined at {task.quarantine_uri}"
         self._file: _OpenFile | None = None
         self._filesystem: pafs.FileSystem | None = None
         self._path = ""
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Appends rows: the columns of :func:`quarantine_schema` without lineage."""
-        if self._file is None:
-            self._file = self._begun()
-        self._file.write(batch)
+        """Appends rows: the columns of :func:`quarantine_schema` without lineage.
+
+        Raises:
+            UnavailableError: the storage has no space, or did not take what was written.
+        """
+        with storing(self._problem):
+            if self._file is None:
+                self._file = self._begun()
+            self._file.write(batch)
 
     def _begun(self) -> _OpenFile:
         task = self._task
         self._filesystem, root = open_filesystem(task.quarantine_uri)
-        self._filesystem.create_dir(root, recursive=True)
+        make_folder(self._filesystem, root)
         name = f"part-00000-{task.run_id}-{uuid.uuid4().hex[:12]}.zstd.parquet"
         self._path = f"{root}/{name}"
         schema = quarantine_schema(task)
@@ -243,14 +266,21 @@ class QuarantineWriter:
         return _OpenFile(self._filesystem, root, name, schema, quarantine_lineage(task), repetitive)
 
     def finish(self) -> tuple[StagedFile, ...]:
-        """Closes the file and returns it, if there is one."""
-        return () if self._file is None else (self._file.close(()),)
+        """Closes the file and returns it, if there is one.
+
+        Raises:
+            UnavailableError: as :meth:`write`.
+        """
+        with storing(self._problem):
+            return () if self._file is None else (self._file.close(()),)
 
     def discard(self) -> None:
         """Removes what was written: the task failed, and its file belongs to nobody."""
         if self._file is not None and self._filesystem is not None:
-            self._file.abandon()
-            self._filesystem.delete_file(self._path)
+            with suppress(OSError):
+                self._file.abandon()
+            with suppress(OSError):
+                self._filesystem.delete_file(self._path)
 
 
 def unit_codes(batch: pa.RecordBatch, names: tuple[str, ...]) -> tuple[np.ndarray, list[UnitValues]]:

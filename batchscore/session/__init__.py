@@ -9,11 +9,13 @@ from batchscore.session.conf import DELTA_EXTENSION, DELTA_PACKAGE, IVY_FOLDER, 
 from batchscore.session.failures import launch_error
 from batchscore.session.java import java_problem
 from batchscore.session.launch import start
+from batchscore.session.s3_jars import S3_PACKAGES, with_s3
 
 __all__ = [
     "DELTA_EXTENSION",
     "DELTA_PACKAGE",
     "IVY_FOLDER",
+    "S3_PACKAGES",
     "Use",
     "cores",
     "is_local",
@@ -21,4 +23,5 @@ __all__ = [
     "launch_error",
     "session_conf",
     "start",
+    "with_s3",
 ]

@@ -81,15 +81,20 @@ def session_conf(
     conf |= given
     if use != "delta":
         return conf
-    conf["spark.sql.extensions"] = _joined(given.get("spark.sql.extensions"), DELTA_EXTENSION)
+    conf["spark.sql.extensions"] = joined(given.get("spark.sql.extensions"), DELTA_EXTENSION)
     if not delta_on_classpath and not _names_delta(given):
-        conf["spark.jars.packages"] = _joined(given.get("spark.jars.packages"), DELTA_PACKAGE)
+        conf["spark.jars.packages"] = joined(given.get("spark.jars.packages"), DELTA_PACKAGE)
     return conf
 
 
-def _joined(given: str | None, ours: str) -> str:
+def joined(given: str | None, *ours: str) -> str:
+    """A list of Spark's settings with these entries behind the user's.
+
+    >>> joined("a:b:1, c:d:2", "c:d:2", "e:f:3")
+    'a:b:1,c:d:2,e:f:3'
+    """
     parts = [part.strip() for part in (given or "").split(",") if part.strip()]
-    return ",".join(parts if ours in parts else [*parts, ours])
+    return ",".join(dict.fromkeys((*parts, *ours)))
 
 
 def _names_java_options(conf: Mapping[str, str]) -> bool:

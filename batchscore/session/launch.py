@@ -29,6 +29,7 @@ from batchscore.session.conf import (
 )
 from batchscore.session.failures import context_error, launch_error
 from batchscore.session.java import INSTALL_JAVA, java_problem
+from batchscore.session.s3_jars import S3_CLASS, S3_EXCLUDED, S3_PACKAGES, needs_s3
 
 if TYPE_CHECKING:
     from pyspark import SparkContext
@@ -130,6 +131,11 @@ def _join_submitted(conf: Mapping[str, str], on_notice: Callable[[str], None]) -
     SparkContext._ensure_initialized()  # connects to the JVM that spark-submit started
     jvm = SparkContext._jvm  # the class loader can only be asked through it
     submitted = SparkConf()
+    if needs_s3(conf) and jvm is not None and not jvm.org.apache.spark.util.Utils.classIsLoadable(S3_CLASS):
+        raise SetupError(
+            "Spark is to read from S3 and its jars are not on the classpath",
+            hint=f"add --packages {','.join(S3_PACKAGES)} --exclude-packages {S3_EXCLUDED} to spark-submit",
+        )
     given = {**conf, **dict(submitted.getAll())}
     settings = session_conf(given.get("spark.master", "local[*]"), given, delta_on_classpath=True)
     if jvm is not None and not jvm.org.apache.spark.util.Utils.classIsLoadable(DELTA_EXTENSION):

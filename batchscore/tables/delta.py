@@ -16,7 +16,7 @@ from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
-from batchscore import faults
+from batchscore import faults, s3
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import (
     LOG_FOLDER,
@@ -93,6 +93,7 @@ class DeltaOutput(Table):
             mode="error",
             partition_by=list(change.partition_by),
             configuration=configuration,
+            storage_options=s3.delta_options(uri),
             commit_properties=_properties(change.metadata),
             post_commithook_properties=NO_HOOKS,
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow.fs as pafs
 
+from batchscore import s3
 from batchscore.arrow.filesystem import open_filesystem, write_durably
 from batchscore.errors import UnavailableError
 from batchscore.tables.base import Conflict
@@ -122,7 +123,8 @@ class LocalPlace:
 class ObjectPlace:
     """An object store: the pointer is put on condition of the ETag that was read, the first one of there being none.
 
-    Credentials and endpoint come from the same environment variables as delta-rs': both use the same Rust library.
+    S3 is reached as :mod:`batchscore.s3` says; other stores by the environment variables of delta-rs, which uses the
+    same Rust library.
 
     Args:
         uri: root of the table.
@@ -139,9 +141,9 @@ class ObjectPlace:
         self._error = exceptions.BaseError
         self._conflicts = (exceptions.AlreadyExistsError, exceptions.PreconditionError)
         try:
-            self._store: Any = store.from_url(uri)
+            self._store: Any = store.from_url(uri, **s3.obstore_options(uri))
         except (exceptions.BaseError, ValueError) as error:
-            raise UnavailableError(f"the storage of {uri} could not be opened", found=_first_line(error)) from error
+            raise UnavailableError(f"the storage of {uri} could not be opened", found=s3.said(error)) from error
 
     def read(self) -> Held | None:
         """The pointer's content and its ETag."""
@@ -151,8 +153,7 @@ class ObjectPlace:
         except FileNotFoundError:
             return None
         except (self._error, OSError) as error:
-            problem = f"the pointer of the table at {self._uri} could not be read"
-            raise UnavailableError(problem, found=_first_line(error)) from error
+            raise s3.failure(f"the pointer of the table at {self._uri} could not be read", error) from error
         token = {"e_tag": found.meta["e_tag"], "version": found.meta["version"]}
         return Held(data, {name: value for name, value in token.items() if value is not None})
 
@@ -164,12 +165,7 @@ class ObjectPlace:
         except self._conflicts as error:
             raise Conflict("the pointer changed since it was read") from error
         except self._error as error:  # the put may have landed
-            raise OSError(_first_line(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    """An error of the store without its debug text."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+            raise OSError(s3.said(error)) from error
 
 
 # By pyarrow's name of the file system.

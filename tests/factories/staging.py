@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchscore import manifests
+from batchscore.arrow.filesystem import make_folder, open_filesystem
 from batchscore.arrow.layout import data_folder
 from batchscore.arrow.splits import constant
 from batchscore.arrow.types import to_arrow
@@ -194,16 +195,17 @@ def stage_table(plan: ScoringPlan, unit: UnitValues, table: pa.Table) -> StagedF
         table = with_partitions(plan, unit, table)
     name = f"part-00000-{plan.run_id}-{uuid.uuid4().hex[:12]}.zstd.parquet"
     relative = f"{folder}/{name}" if folder else name
-    path = Path(plan.target.uri) / relative
-    path.parent.mkdir(parents=True, exist_ok=True)
+    filesystem, root = open_filesystem(plan.target.uri)
+    make_folder(filesystem, f"{root}/{folder}")
     bounded = [
         column
         for column in table.column_names
         if not pa.types.is_floating(table[column].type) or has_bounds(table[column])
     ]
-    pq.write_table(table, path, write_statistics=bounded)
+    pq.write_table(table, f"{root}/{relative}", filesystem=filesystem, write_statistics=bounded)
+    size = filesystem.get_file_info(f"{root}/{relative}").size
     stats = stats_of(table.drop_columns(plan.task.partition_by) if plan.task.output_format == "parquet" else table)
-    return StagedFile(relative, path.stat().st_size, table.num_rows, unit, stats)
+    return StagedFile(relative, size, table.num_rows, unit, stats)
 
 
 def with_partitions(plan: ScoringPlan, unit: UnitValues, table: pa.Table) -> pa.Table:

@@ -77,6 +77,28 @@ except KeyboardInterrupt:
 """
 
 
+ENVIRONMENT = """
+import json, os, sys
+import pyarrow as pa
+from batchscore import runners, session
+given = json.loads(sys.argv[1])
+variables = {"AWS_REGION": "eu-north-1", "AWS_SECRET_ACCESS_KEY": "secret-CANARY"}
+warm = runners.warming("batchscore.score", environment=variables)
+spark = session.start(given["master"], given["conf"], use="sql", on_context=warm, on_notice=print)
+
+def region(batches):
+    for batch in batches:
+        yield pa.RecordBatch.from_pydict({"region": [os.environ.get("AWS_REGION")] * batch.num_rows})
+
+context = spark.sparkContext
+tasks = context.parallelize(range(2), 2).map(lambda _: os.environ.get("AWS_REGION")).collect()
+rows = spark.range(1).mapInArrow(region, "region string").collect()
+settings = str(context.getConf().getAll()) + str(list(spark.conf.getAll.items()))
+print(json.dumps({"tasks": tasks, "rows": [row["region"] for row in rows], "shown": "CANARY" in settings}))
+spark.stop()
+"""
+
+
 @pytest.fixture(scope="module")
 def staging(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("staging")
@@ -150,3 +172,9 @@ def test_a_cluster_without_room_is_not_waited_for_in_silence(cluster, tmp_path):
     said = driven(STARVED, given, tmp_path).splitlines()
     assert said[-2].startswith(f"no executor has taken a task for 3 s: does {cluster.master} have free cores")
     assert said[-1] == "interrupted"
+
+
+def test_workers_elsewhere_get_the_variables_of_storage_and_no_setting_shows_them(cluster, tmp_path):
+    printed = driven(ENVIRONMENT, {"master": cluster.master, "conf": cluster.driver_conf}, tmp_path)
+    found = json.loads(printed.splitlines()[-1])
+    assert found == {"tasks": ["eu-north-1"] * 2, "rows": ["eu-north-1"], "shown": False}

@@ -1,0 +1,271 @@
+"""A real S3 server (moto's, a process of its own) and a front before it that fails where a test says so.
+
+Clients talk to the front alone. It knows one pair of keys and refuses others as the real service does: with a text that
+quotes the whole request, session token included.
+"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import re
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal
+
+START_SECONDS = 60
+STALL_SECONDS = 120.0
+SLOW_PIECES = 8
+SLOW_SECONDS = 0.05
+
+Kind = Literal["error", "slow_down", "reset", "stall", "slow", "cut", "truncated", "landed", "denied", "expired"]
+CODES = {
+    "error": (500, "InternalError"),
+    "landed": (500, "InternalError"),
+    "slow_down": (503, "SlowDown"),
+    "denied": (403, "AccessDenied"),
+    "expired": (400, "ExpiredToken"),
+}
+
+
+@dataclass
+class Fault:
+    """What befalls requests whose ``METHOD path`` the pattern finds.
+
+    Attributes:
+        kind: ``error`` and ``slow_down`` answer 500 and 503, ``denied`` 403, ``expired`` 400, and nothing is done;
+            ``landed`` does it and answers 500; ``reset`` drops the connection; ``cut`` drops it in the middle of the
+            request's body; ``stall`` never answers; ``slow`` answers bit by bit; ``truncated`` keeps half of what is
+            put and answers 200, as no store should.
+        pattern: searched for in the method and the path with its query.
+        times: how many requests; None: all.
+        share: the part of the requests that it befalls.
+    """
+
+    kind: Kind
+    pattern: str
+    times: int | None = None
+    share: float = 1.0
+    hits: int = 0
+
+    def takes(self, request: str, chance: random.Random) -> bool:
+        if self.times is not None and self.hits >= self.times:
+            return False
+        if re.search(self.pattern, request) is None or chance.random() >= self.share:
+            return False
+        self.hits += 1
+        return True
+
+
+@dataclass
+class Front:
+    """The address that clients use, what they asked, and what is to befall them."""
+
+    endpoint: str
+    backend: tuple[str, int]
+    access_key: str
+    secret_key: str
+    faults: list[Fault] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+    closing: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    chance: random.Random = field(default_factory=lambda: random.Random(7))  # no secret
+
+    def fault_of(self, request: str) -> Fault | None:
+        with self.lock:
+            self.seen.append(request)
+            return next((fault for fault in self.faults if fault.takes(request, self.chance)), None)
+
+    @contextmanager
+    def failing(self, kind: Kind, pattern: str, times: int | None = None, share: float = 1.0) -> Iterator[Fault]:
+        """While it is entered, requests that the pattern finds fail."""
+        fault = Fault(kind, pattern, times, share)
+        self.faults.append(fault)
+        try:
+            yield fault
+        finally:
+            self.faults.remove(fault)
+
+    def clear(self) -> None:
+        self.faults.clear()
+        self.seen.clear()
+
+    def environment(self) -> dict[str, str]:
+        """What a user of the store exports."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": "eu-central-1",
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def make_bucket(self, name: str) -> None:
+        connection = http.client.HTTPConnection(*self.backend, timeout=30)
+        connection.request("PUT", f"/{name}")
+        assert connection.getresponse().status == 200
+        connection.close()
+
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        """Keys of all objects, as the server itself lists them."""
+        connection = http.client.HTTPConnection(*self.backend, timeout=30)
+        connection.request("GET", f"/{bucket}?list-type=2&prefix={prefix}&max-keys=1000")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return re.findall(r"<Key>([^<]*)</Key>", text)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Any
+
+    def log_message(self, *args: object) -> None:
+        """Nothing: pytest shows what a test prints."""
+
+    def serve(self) -> None:
+        front: Front = self.server.front
+        fault = front.fault_of(f"{self.command} {self.path}")
+        kind = fault.kind if fault is not None else None
+        if kind == "cut":
+            self.rfile.read(int(self.headers.get("Content-Length") or 2) // 2)
+        if kind in {"cut", "reset"}:
+            self._drop()
+            return
+        body = self._body()
+        if kind == "stall":
+            front.closing.wait(STALL_SECONDS)
+            self._drop()
+        elif f"Credential={front.access_key}/" not in (self.headers.get("Authorization") or ""):
+            self._refuse()
+        elif kind in {"error", "slow_down", "denied", "expired"}:
+            self._answer_error(*CODES[kind])
+        else:
+            self._forward(body, kind)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = serve  # noqa: N815  # the library's names
+
+    def _body(self) -> bytes:
+        if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        return b"".join(parts)
+
+    def _forward(self, body: bytes, kind: str | None) -> None:
+        if kind == "truncated":
+            body = body[: len(body) // 2]
+        left_out = {"connection", "transfer-encoding", "expect", "content-length"}
+        if kind == "truncated":
+            left_out |= {"content-md5", "x-amz-content-sha256", "x-amz-trailer", "x-amz-decoded-content-length"}
+            left_out |= {name.lower() for name in self.headers if name.lower().startswith("x-amz-checksum")}
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in left_out}
+        connection = http.client.HTTPConnection(*self.server.front.backend, timeout=60)
+        try:
+            connection.request(self.command, self.path, body, {**headers, "Content-Length": str(len(body))})
+            answer = connection.getresponse()
+            content = answer.read()
+        finally:
+            connection.close()
+        if kind == "landed":
+            self._answer_error(*CODES["landed"])
+            return
+        self.send_response(answer.status)
+        length = answer.headers.get("Content-Length") if self.command == "HEAD" else str(len(content))
+        for name, value in answer.headers.items():
+            if name.lower() not in {"connection", "transfer-encoding", "content-length", "date", "server"}:
+                self.send_header(name, value)
+        self.send_header("Content-Length", length or "0")
+        self.end_headers()
+        self._write(content if self.command != "HEAD" else b"", slow=kind == "slow")
+
+    def _write(self, content: bytes, *, slow: bool) -> None:
+        step = max(1, len(content) // SLOW_PIECES) if slow else max(1, len(content))
+        for start in range(0, len(content), step):
+            self.wfile.write(content[start : start + step])
+            self.wfile.flush()
+            if slow:
+                time.sleep(SLOW_SECONDS)
+
+    def _answer_error(self, status: int, code: str, message: str = "as the test wants it", more: str = "") -> None:
+        text = f'<?xml version="1.0"?>\n<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>'
+        content = b"" if self.command == "HEAD" else text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _refuse(self) -> None:
+        """As the real service: the canonical request holds the session token."""
+        quoted = "\n".join(f"{name.lower()}:{value}" for name, value in self.headers.items())
+        more = f"<AWSAccessKeyId>x</AWSAccessKeyId><CanonicalRequest>{quoted}</CanonicalRequest>"
+        self._answer_error(403, "SignatureDoesNotMatch", "The request signature does not match", more)
+
+    def _drop(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    front: Front
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away while it was answered is part of the tests."""
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Front]:
+    """Both servers on loopback, for as long as it is entered."""
+    port = _free_port()
+    with (folder / "moto.log").open("wb") as log:
+        backend = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log
+        )
+    try:
+        _wait(port, backend)
+        with _Server(("127.0.0.1", 0), _Handler) as server:
+            endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+            server.front = Front(endpoint, ("127.0.0.1", port), "AKIATESTKEY", "secret-CANARY-4f1c9e")
+            thread = threading.Thread(target=server.serve_forever, daemon=True)
+            thread.start()
+            yield server.front
+            server.front.closing.set()
+            server.shutdown()
+            thread.join(10)
+    finally:
+        backend.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            backend.wait(10)
+        backend.kill()
+        backend.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait(port: int, backend: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and backend.poll() is None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    raise RuntimeError("moto's server did not start: is moto[server] installed?")
