@@ -7,6 +7,13 @@ a manifest is turned into JSON by :mod:`batchscore.record`.
 
 from __future__ import annotations
 
+from batchscore.contracts.amendments import (
+    Forgetting,
+    ForgottenUnit,
+    Rollback,
+    WithdrawnContent,
+    WithdrawnUnit,
+)
 from batchscore.contracts.columns import (
     And,
     Column,
@@ -63,7 +70,7 @@ from batchscore.contracts.results import (
     Verdict,
 )
 from batchscore.contracts.sources import PinnedSource, Restriction, SourceFile, Split
-from batchscore.contracts.targets import ManifestHead, ManifestUnit, TargetState, UnitState
+from batchscore.contracts.targets import ManifestHead, ManifestUnit, TargetState, UnitState, Withdrawal
 
 __all__ = [
     "LINEAGE_COLUMNS",
@@ -89,6 +96,8 @@ __all__ = [
     "ColumnStats",
     "Compare",
     "Constant",
+    "Forgetting",
+    "ForgottenUnit",
     "IsIn",
     "IsNull",
     "Manifest",
@@ -111,6 +120,7 @@ __all__ = [
     "Predicate",
     "Receipt",
     "Restriction",
+    "Rollback",
     "Route",
     "RunOptions",
     "RunRecord",
@@ -128,5 +138,8 @@ __all__ = [
     "UnitState",
     "UnitValues",
     "Verdict",
+    "Withdrawal",
+    "WithdrawnContent",
+    "WithdrawnUnit",
     "predicate_columns",
 ]

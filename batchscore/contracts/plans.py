@@ -140,7 +140,7 @@ class ScoringTask:
     output_format: OutputFormat = "delta"
 
 
-UnitAction: TypeAlias = Literal["score", "live", "older_model"]
+UnitAction: TypeAlias = Literal["score", "live", "older_model", "withdrawn"]
 
 
 @dataclass(frozen=True, slots=True)

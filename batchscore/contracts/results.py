@@ -157,12 +157,17 @@ class Receipt:
     attempts: int = 1
 
 
-RunState: TypeAlias = Literal["published", "refused", "failed", "fenced", "skipped", "interrupted"]
+RunState: TypeAlias = Literal[
+    "published", "refused", "failed", "fenced", "skipped", "interrupted", "rolled_back", "forgotten"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One row of the ledger ``<table>__runs``. Times are ISO 8601 in UTC; ``rows`` are rows published."""
+    """One row of the ledger ``<table>__runs``. Times are ISO 8601 in UTC; ``rows`` are rows published.
+
+    A rollback and an erasure have rows of their own, with an id like a run's: they publish no score.
+    """
 
     run_id: str
     state: RunState

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -34,6 +34,21 @@ class TableVersion:
     def run_id(self) -> str:
         """The run that it published, or ''."""
         return self.metadata.get(RUN_KEY, "")
+
+
+@dataclass(frozen=True, slots=True)
+class PastVersion:
+    """A version that can still be read, as far as its description goes.
+
+    Attributes:
+        commit: what made it.
+        files: bytes of each data file that was the table then, by path relative to the table's root.
+        document: the version's own file, relative to the table's root; '' where the format keeps none.
+    """
+
+    commit: TableVersion
+    files: Mapping[str, int]
+    document: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +176,12 @@ class Table(Protocol):
 
         Args:
             limit: how many at most.
+        """
+
+    def past(self) -> Iterator[PastVersion]:
+        """This version and each older one that the table still describes, newest first, with its data files.
+
+        Whether those files are still there is for the caller to find out.
         """
 
     def mentioned(self, paths: Collection[str]) -> set[str]:

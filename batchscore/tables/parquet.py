@@ -22,7 +22,7 @@ from batchscore.arrow.filesystem import open_filesystem, write_durably
 from batchscore.arrow.snapshot import ActiveFile, Snapshot
 from batchscore.contracts import RUN_KEY, OutputFormat, StagedFile
 from batchscore.errors import InputError, SettingsError, UnavailableError, listed
-from batchscore.tables.base import Change, Conflict, Table, TableVersion, file_statistics, new_columns
+from batchscore.tables.base import Change, Conflict, PastVersion, Table, TableVersion, file_statistics, new_columns
 from batchscore.tables.places import Held, Place, place_of
 from batchscore.tables.pointer import POINTER, PointedFile, Pointer, from_json, to_json, version_path
 
@@ -151,8 +151,13 @@ class ParquetOutput(Table):
         for pointer in self._chain():
             if limit is not None and len(found) >= limit:
                 break
-            found.append(TableVersion(pointer.version, pointer.committed_at, pointer.operation, dict(pointer.metadata)))
+            found.append(_commit_of(pointer))
         return tuple(found)
+
+    def past(self) -> Iterator[PastVersion]:
+        """The versions that the chain reaches."""
+        for pointer in self._chain():
+            yield PastVersion(_commit_of(pointer), {file.path: file.size for file in pointer.files}, pointer.path)
 
     def mentioned(self, paths: Collection[str]) -> set[str]:
         """Those that a version names which is not older than the files themselves."""
@@ -225,6 +230,10 @@ class ParquetOutput(Table):
         if self._held is None:
             raise ValueError(f"version {self._pointer.version} is not the newest: nothing can follow it")
         _swap(self.uri, self._place, pointer, self._held)
+
+
+def _commit_of(pointer: Pointer) -> TableVersion:
+    return TableVersion(pointer.version, pointer.committed_at, pointer.operation, dict(pointer.metadata))
 
 
 def _place(uri: str) -> Place:
