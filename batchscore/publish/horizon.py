@@ -11,8 +11,9 @@ import pyarrow.fs as pafs
 from batchscore import amendments
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.layout import is_data_path
-from batchscore.errors import UnavailableError
-from batchscore.tables import PastVersion, Table, TableVersion
+from batchscore.errors import InputError, SettingsError, UnavailableError
+from batchscore.publish.features import refusal
+from batchscore.tables import PastVersion, Table, TableVersion, open_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,25 @@ class DataFile:
 
     size: int
     modified: dt.datetime | None
+
+
+def writable(uri: str) -> Table:
+    """The newest version of a table that exists and that batchscore may write.
+
+    Raises:
+        InputError: no table is there.
+        SettingsError: batchscore cannot write it correctly: what is in the way, and the statement that drops it.
+    """
+    table = open_table(uri)
+    if table is None:
+        raise InputError(f"no prediction table is at {uri}", hint="check the path: it is output.path of the job")
+    why = refusal(table.snapshot, uri)
+    if why is not None:
+        what, _, drop = why.partition("; drop it: ")
+        raise SettingsError(
+            f"batchscore cannot write the table at {uri} correctly", found=what, hint=f"drop it: {drop}"
+        )
+    return table
 
 
 def data_files(uri: str) -> dict[str, DataFile]:

@@ -120,7 +120,7 @@ def commit(
         if receipt is not None:
             discard(offer.uri, offer.of({unit.values: unit for unit in receipt.dropped}))
             return receipt
-        sleep(_backoff(attempt))
+        sleep(backoff(attempt))
     raise UnavailableError(
         f"run {plan.run_id} could not be published: other commits came first {max_attempts} times",
         hint="run again; what is published by then is not scored twice",
@@ -357,7 +357,7 @@ def _read_back(offer: Offer, look: Look, change: Change, version: int) -> None:
         )
 
 
-def _backoff(attempt: int) -> float:
+def backoff(attempt: int) -> float:
     """Seconds to wait: doubled each time up to a bound, with jitter so that writers do not meet again."""
     bound: float = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0 ** min(attempt, 10))
     return bound * (0.5 + random.random() / 2)  # noqa: S311  # jitter, no secret

@@ -63,6 +63,7 @@ class Change:
         removed: active files, which are no longer.
         units: the units whose active files ``removed`` is, all of them and no other; None where it is not that.
         metadata: text that the commit carries.
+        operation: what kind of commit it is, where the format has no words of its own for it.
     """
 
     columns: Schema
@@ -72,6 +73,7 @@ class Change:
     removed: tuple[ActiveFile, ...]
     units: Collection[UnitValues] | None
     metadata: Mapping[str, str]
+    operation: str = "publish"
 
 
 class Table(Protocol):

@@ -20,7 +20,7 @@ import pyarrow.fs as pafs
 
 from batchscore.arrow.filesystem import open_filesystem, write_durably
 from batchscore.arrow.snapshot import ActiveFile, Snapshot
-from batchscore.contracts import RUN_KEY, OutputFormat, StagedFile
+from batchscore.contracts import RUN_COLUMN, RUN_KEY, ColumnStats, OutputFormat, StagedFile
 from batchscore.errors import InputError, SettingsError, UnavailableError, listed
 from batchscore.tables.base import Change, Conflict, PastVersion, Table, TableVersion, file_statistics, new_columns
 from batchscore.tables.places import Held, Place, place_of
@@ -111,7 +111,7 @@ class ParquetOutput(Table):
             raise ValueError(f"version {pointer.version} does not hold all of the {len(removed)} files to remove")
         self._commit(
             replace(
-                self._next("publish", run_id, change.metadata),
+                self._next(change.operation, run_id, change.metadata),
                 columns=(*pointer.columns, *new_columns(change, pointer.columns)),
                 files=(*kept, *_added(change.files, run_id)),
             )
@@ -289,8 +289,19 @@ def _forget(uri: str, path: str) -> None:
 
 def _added(files: Sequence[StagedFile], run_id: str) -> tuple[PointedFile, ...]:
     return tuple(
-        PointedFile(file.path, file.size, file.rows, run_id, file.unit, file_statistics(file)) for file in files
+        PointedFile(file.path, file.size, file.rows, _run_of(file) or run_id, file.unit, file_statistics(file))
+        for file in files
     )
+
+
+def _run_of(file: StagedFile) -> str:
+    """The run whose rows a file holds by its statistics: a rewritten file's is not the commit's; '' where unproved."""
+    return next((str(stats.minimum) for stats in file.stats if _proves_run(stats, file.rows)), "")
+
+
+def _proves_run(stats: ColumnStats, rows: int) -> bool:
+    same = stats.minimum is not None and stats.minimum == stats.maximum
+    return stats.name == RUN_COLUMN and same and not stats.null_count and rows > 0
 
 
 def _suffix(name: str) -> str:
