@@ -312,3 +312,7 @@ def doctor(
     fine = all(finding.fine for finding in findings)
     show.emit(show.finding_lines(findings), {"fine": fine, "findings": findings}, as_json=json)
     return 0 if fine else SetupError.exit_code
+
+
+# Commands of their own modules register themselves on the app above.
+from batchscore.cli import retention_commands  # noqa: E402, F401

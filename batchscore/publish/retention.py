@@ -196,7 +196,7 @@ def sweep(
         plan = _plan(table, cutoff, frozenset(published))
         if plan.empty:
             return plan
-        if not plan.versions or given_up(table.versions()) >= plan.kept_from or _give_up(table, plan.kept_from):
+        if not plan.files or given_up(table.versions()) >= plan.kept_from or _give_up(table, plan.kept_from):
             delete_files(plan.table, plan.files)
             delete_files(plan.table, plan.documents)
             return plan

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from batchscore.record.ledger import append, history, ledger_uri, rebuild, show
+from batchscore.record.masked import MaskedLedger, mask
 
-__all__ = ["append", "history", "ledger_uri", "rebuild", "show"]
+__all__ = ["MaskedLedger", "append", "history", "ledger_uri", "mask", "rebuild", "show"]
