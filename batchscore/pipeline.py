@@ -359,12 +359,14 @@ def _why_nothing(planned: ScoringPlan) -> str:
     if not planned.units:
         return f"nothing to do: all {planned.units_outside} units of the input are of older dates"
     live = [unit for unit in planned.units if unit.action == "live"]
-    older = len(planned.units) - len(live)
+    withdrawn = sum(unit.action == "withdrawn" for unit in planned.units)
+    older = len(planned.units) - len(live) - withdrawn
     text = f"nothing to do: {len(live)} units are already published"
     runs = sorted({run for unit in live for run, _ in unit.before.runs})
     if runs:
         text += f" by run {listed(runs, 3)}"
-    return text + (f", {older} stay published by an older model version" if older else "")
+    text += f", {older} stay published by an older model version" if older else ""
+    return text + (f", {withdrawn} were rolled back (--force scores them again)" if withdrawn else "")
 
 
 def _state_of(error: BatchscoreError) -> RunState:

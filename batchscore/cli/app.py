@@ -344,4 +344,10 @@ def doctor(
 
 
 # The commands of these register themselves; at the end, because they use what is above.
-from batchscore.cli import backfill_commands, clean_commands, explain_commands, quarantine_commands  # noqa: E402, F401
+from batchscore.cli import (  # noqa: E402
+    backfill_commands,  # noqa: F401
+    clean_commands,  # noqa: F401
+    explain_commands,  # noqa: F401
+    quarantine_commands,  # noqa: F401
+    retention_commands,  # noqa: F401
+)

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 MAX_UNITS = 20
 LABEL_CHARS = 10
 DIGEST_CHARS = 12
-_ACTIONS: dict[UnitAction, str] = {"score": "to score", "live": "published", "older_model": "older model"}
+_ACTIONS: dict[UnitAction, str] = {
+    "score": "to score",
+    "live": "published",
+    "older_model": "older model",
+    "withdrawn": "rolled back",
+}
 
 
 def emit(lines: Sequence[str], document: object, *, as_json: bool) -> None:
@@ -84,6 +89,7 @@ def plan_json(plan: ScoringPlan, runner: str) -> dict[str, object]:
         "units_to_score": actions["score"],
         "units_live": actions["live"],
         "units_older_model": actions["older_model"],
+        "units_rolled_back": actions["withdrawn"],
         **document,
     }
 
@@ -181,7 +187,10 @@ def _note_lines(plan: ScoringPlan) -> list[str]:
     lines = [f"note: {text}" for text in dict.fromkeys((*plan.model.notices, *plan.source.notices, *plan.notices))]
     if not plan.nothing_to_do:
         return lines
-    return [*lines, "nothing to do: all is published already" if plan.units else "nothing to do: no unit is recent"]
+    if not plan.units:
+        return [*lines, "nothing to do: no unit is recent"]
+    rolled_back = any(unit.action == "withdrawn" for unit in plan.units)
+    return [*lines, f"nothing to do: all is published already{' or was rolled back' if rolled_back else ''}"]
 
 
 # --- runs --------------------------------------------------------------------------------------------------

@@ -7,6 +7,13 @@ a manifest is turned into JSON by :mod:`batchscore.record`.
 
 from __future__ import annotations
 
+from batchscore.contracts.amendments import (
+    Forgetting,
+    ForgottenUnit,
+    Rollback,
+    WithdrawnContent,
+    WithdrawnUnit,
+)
 from batchscore.contracts.backfills import (
     BackfillPlan,
     BackfillReport,
@@ -94,7 +101,7 @@ from batchscore.contracts.results import (
     Verdict,
 )
 from batchscore.contracts.sources import PinnedSource, Restriction, SourceFile, Split, UnreadableFile
-from batchscore.contracts.targets import ManifestHead, ManifestUnit, TargetState, UnitState
+from batchscore.contracts.targets import ManifestHead, ManifestUnit, TargetState, UnitState, Withdrawal
 
 __all__ = [
     "COLUMN_COLUMN",
@@ -136,6 +143,8 @@ __all__ = [
     "Constant",
     "DateState",
     "DateVersion",
+    "Forgetting",
+    "ForgottenUnit",
     "IsIn",
     "IsNull",
     "KnownVersion",
@@ -166,6 +175,7 @@ __all__ = [
     "Receipt",
     "Replay",
     "Restriction",
+    "Rollback",
     "Route",
     "Rule",
     "RunOptions",
@@ -186,6 +196,9 @@ __all__ = [
     "UnreadableFile",
     "Verdict",
     "VersionHistory",
+    "Withdrawal",
+    "WithdrawnContent",
+    "WithdrawnUnit",
     "merged",
     "predicate_columns",
 ]

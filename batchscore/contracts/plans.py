@@ -168,7 +168,7 @@ class ScoringTask:
         return tuple(column for column in carried if not self.keys or column.name in named)
 
 
-UnitAction: TypeAlias = Literal["score", "live", "older_model"]
+UnitAction: TypeAlias = Literal["score", "live", "older_model", "withdrawn"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,9 @@ class Receipt:
     attempts: int = 1
 
 
-RunState: TypeAlias = Literal["published", "refused", "failed", "fenced", "skipped", "interrupted"]
+RunState: TypeAlias = Literal[
+    "published", "refused", "failed", "fenced", "skipped", "interrupted", "rolled_back", "forgotten"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,7 @@ class RunRecord:
 
     ``model_requested`` is the model as it was asked for, ``backfill`` what the runs of one backfill have in common;
     both are '' in rows from before there were such.
+    A rollback and an erasure have rows of their own, with an id like a run's: they publish no score.
     """
 
     run_id: str

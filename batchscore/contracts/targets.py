@@ -54,6 +54,22 @@ class ManifestHead:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """Content of a unit that a rollback took back, while the unit is as the rollback made it.
+
+    ``by`` is who rolled back, ``at`` when (ISO 8601, UTC), ``to_run`` the run whose table came back.
+    """
+
+    run_id: str
+    key: str
+    source_key: str
+    rollback_id: str
+    to_run: str
+    at: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class TargetState:
     """The output table as planning found it.
 
@@ -66,6 +82,8 @@ class TargetState:
         manifests: heads of the manifests of all runs that ``units`` mention (missing ones are absent).
         refused: why batchscore will not write this table (feature or property and the statement that drops
             it), or None.
+        published: units of which rows were forgotten, as they were published; what else they say is in ``units``.
+        withdrawn: what rollbacks took back, by unit; of units without files, too.
     """
 
     uri: str
@@ -75,6 +93,12 @@ class TargetState:
     units: Mapping[UnitValues, UnitState] = field(default_factory=dict)
     manifests: Mapping[str, ManifestHead] = field(default_factory=dict)
     refused: str | None = None
+    published: Mapping[UnitValues, UnitState] = field(default_factory=dict)
+    withdrawn: Mapping[UnitValues, tuple[Withdrawal, ...]] = field(default_factory=dict)
+
+    def as_published(self, values: UnitValues) -> UnitState:
+        """A unit's state as if no row of it had been forgotten: what liveness is judged by."""
+        return self.published.get(values) or self.units.get(values) or UnitState()
 
     @property
     def exists(self) -> bool:

@@ -38,6 +38,7 @@ from batchscore.plan.columns import columns_to_read, output_columns
 from batchscore.plan.replays import replay_units
 from batchscore.plan.splitting import make_tasks
 from batchscore.plan.units import below, is_live, source_key, unit_key, unit_of
+from batchscore.plan.withdrawals import withdrawal_notice, withdrawal_of, withdrawal_text
 
 FILE_ROWS = 4_000_000
 # Tasks of a few seconds: progress moves, and no core waits long for the last one.
@@ -223,7 +224,7 @@ def _planned(inputs: PlanInputs, values: UnitValues, files: list[SourceFile], di
     files = below(inputs.source.root, files)
     key = unit_key(inputs.model.digest, files, digest, values)
     before = inputs.target.units.get(values, UnitState())
-    mode, manifests = inputs.config.output.mode, inputs.target.manifests
+    published = inputs.target.as_published(values)
     rows = _rows(files)
 
     def planned(action: str, reason: str) -> PlannedUnit:
@@ -231,9 +232,10 @@ def _planned(inputs: PlanInputs, values: UnitValues, files: list[SourceFile], di
 
     if inputs.force:
         return planned("score", "forced")
-    if is_live(before, key, values, manifests, mode):
-        return planned("live", f"already published by run {_run_of(before)}")
-    older = _older_model(inputs, values, files, digest, before)
+    settled = _settled(inputs, values, key)
+    if settled is not None:
+        return planned(*settled)
+    older = _older_model(inputs, values, files, digest, published)
     if older is not None and _leaves_older(inputs, values):
         return planned("older_model", f"published by version {older.model_version} (run {older.run_id})")
     if older is not None:
@@ -241,6 +243,15 @@ def _planned(inputs: PlanInputs, values: UnitValues, files: list[SourceFile], di
     if not before.runs and not before.foreign_files:
         return planned("score", "new")
     return planned("score", "changed since it was published")
+
+
+def _settled(inputs: PlanInputs, values: UnitValues, key: str) -> tuple[str, str] | None:
+    """Action and reason of a unit that is published under this key, or was until a rollback; else None."""
+    target, published = inputs.target, inputs.target.as_published(values)
+    if is_live(published, key, values, target.manifests, inputs.config.output.mode):
+        return "live", f"already published by run {_run_of(published)}"
+    withdrawal = withdrawal_of(target, values, key)
+    return None if withdrawal is None else ("withdrawn", withdrawal_text(withdrawal))
 
 
 def _older_model(
@@ -273,22 +284,23 @@ def _units_by_source(inputs: PlanInputs, key: str) -> tuple[PlannedUnit, ...]:
     for head in target.manifests.values():
         if head.source_key != key or not head.units:
             continue
-        states = [target.units.get(unit.values, UnitState()) for unit in head.units]
-        if all(
-            is_live(state, unit.key, unit.values, target.manifests, inputs.config.output.mode)
-            for state, unit in zip(states, head.units, strict=True)
-        ):
-            reason = f"already published by run {head.run_id}"
-            return tuple(
-                PlannedUnit(unit.values, unit.key, "live", reason, unit.rows, 0, state)
-                for unit, state in zip(head.units, states, strict=True)
-            )
+        settled = [(unit, _settled(inputs, unit.values, unit.key)) for unit in head.units]
+        units = [
+            PlannedUnit(unit.values, unit.key, *found, unit.rows, 0, target.units.get(unit.values, UnitState()))  # type: ignore[arg-type]
+            for unit, found in settled
+            if found is not None
+        ]
+        if len(units) == len(head.units):
+            return tuple(units)
     return ()
 
 
 def _whole_table_if_replacing(inputs: PlanInputs, units: tuple[PlannedUnit, ...]) -> tuple[PlannedUnit, ...]:
     """``mode: replace`` leaves exactly this input's units: all are scored unless all are there and no other."""
     if inputs.config.output.mode != "replace":
+        return units
+    actions = {unit.action for unit in units}
+    if "withdrawn" in actions and "score" not in actions:  # the table is another input's: a rollback made it so
         return units
     only_ours = set(inputs.target.units) <= {unit.values for unit in units}
     if only_ours and all(unit.action == "live" for unit in units):
@@ -376,6 +388,9 @@ def _notices(inputs: PlanInputs, plan: ScoringPlan) -> tuple[str, ...]:
         notices.append(
             f"{len(older)} units stay published by an older model version; --on-new-model all scores them again"
         )
+    rolled_back = withdrawal_notice(plan.units)
+    if rolled_back:
+        notices.append(rolled_back)
     if plan.route == "splits" and plan.to_score and len(plan.tasks) < inputs.cores:
         notices.append(f"{len(plan.tasks)} splits for {inputs.cores} cores: files with more row groups use all of them")
     return tuple(notices)

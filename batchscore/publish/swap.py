@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from batchscore import faults, manifests, tables
+from batchscore import amendments, faults, manifests, tables
 from batchscore.arrow.snapshot import ActiveFile
 from batchscore.contracts import (
     RUN_KEY,
@@ -120,7 +120,7 @@ def commit(
         if receipt is not None:
             discard(offer.uri, offer.of({unit.values: unit for unit in receipt.dropped}))
             return receipt
-        sleep(_backoff(attempt))
+        sleep(backoff(attempt))
     raise UnavailableError(
         f"run {plan.run_id} could not be published: other commits came first {max_attempts} times",
         hint="run again; what is published by then is not scored twice",
@@ -209,9 +209,11 @@ def withdraw(uri: str, run_id: str, since: int) -> None:
 
 def _attempt(offer: Offer, look: Look, is_live: IsLive, attempt: int) -> Receipt | None:
     """One compare-and-swap; None where another commit came first."""
-    dropped = _live_units(offer, look, is_live)
+    forgotten = amendments.Forgotten(amendments.forgettings(offer.uri))
+    dropped = _live_units(offer, look, is_live, forgotten)
     publish = {values: unit for values, unit in offer.units.items() if values not in dropped}
     _refuse_changes(offer, look, publish)
+    _refuse_withdrawn(offer, look, publish, forgotten)
     removed = _removed(offer, look, publish, dropped)
     files = offer.of(publish)
     if not files and not removed:
@@ -247,11 +249,14 @@ def _change(
     )
 
 
-def _live_units(offer: Offer, look: Look, is_live: IsLive) -> dict[UnitValues, ManifestUnit]:
+def _live_units(
+    offer: Offer, look: Look, is_live: IsLive, forgotten: amendments.Forgotten
+) -> dict[UnitValues, ManifestUnit]:
     """Units that someone published under the same key meanwhile; a replay adds to units that are live."""
     if offer.plan.force or offer.plan.task.replay is not None:
         return {}
-    states = {values: look.units[values] for values in offer.units if values in look.units}
+    published = {**look.units, **forgotten.changed(look.units)}
+    states = {values: published[values] for values in offer.units if values in published}
     runs = {run for state in states.values() for run, _ in state.runs}
     heads = manifests.heads(offer.uri, runs)
     return {
@@ -279,6 +284,23 @@ def _refuse_changes(offer: Offer, look: Look, publish: Mapping[UnitValues, Manif
             found=listed(sorted(_said(values, look.units.get(values, nothing)) for values in changed), 3),
             hint="run again: it plans from the table as it is now",
         )
+
+
+def _refuse_withdrawn(
+    offer: Offer, look: Look, publish: Mapping[UnitValues, ManifestUnit], forgotten: amendments.Forgotten
+) -> None:
+    """A unit that was published and rolled back meanwhile is again what it was when planned."""
+    if offer.plan.force:
+        return
+    withdrawn = amendments.withdrawals(amendments.rollbacks(offer.uri), look.units, forgotten)
+    for values, unit in publish.items():
+        for item in withdrawn.get(values, ()):
+            if item.key == unit.key:
+                raise FencedOutError(
+                    f"what run {offer.plan.run_id} scored was rolled back since it was planned",
+                    found=f"{unit_text(values)}: to run {item.to_run}, by {item.by} at {item.at}",
+                    hint="--force publishes it all the same",
+                )
 
 
 def _said(values: UnitValues, state: UnitState) -> str:
@@ -351,7 +373,7 @@ def _read_back(offer: Offer, look: Look, change: Change, version: int) -> None:
         )
 
 
-def _backoff(attempt: int) -> float:
+def backoff(attempt: int) -> float:
     """Seconds to wait: doubled each time up to a bound, with jitter so that writers do not meet again."""
     bound: float = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0 ** min(attempt, 10))
     return bound * (0.5 + random.random() / 2)  # noqa: S311  # jitter, no secret

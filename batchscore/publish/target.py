@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 import pyarrow.fs as pafs
 
-from batchscore import manifests, s3
+from batchscore import amendments, manifests, s3
 from batchscore.arrow.filesystem import make_folder, open_filesystem, storing
 from batchscore.arrow.layout import is_canonical
 from batchscore.arrow.snapshot import LOG_FOLDER, Snapshot
@@ -62,7 +62,11 @@ def inspect(uri: str, output_format: OutputFormat = "delta") -> TargetState:
     if why is not None:
         return TargetState(uri, snapshot.version, snapshot.columns, snapshot.partition_by, refused=why)
     units = table.units
-    runs = {run for state in units.values() for run, _ in state.runs}
+    forgotten = amendments.Forgotten(amendments.forgettings(uri))
+    published = forgotten.changed(units)
+    withdrawn = amendments.withdrawals(amendments.rollbacks(uri), units, forgotten)
+    runs = {run for state in (*units.values(), *published.values()) for run, _ in state.runs}
+    runs |= {item.run_id for items in withdrawn.values() for item in items}
     return TargetState(
         uri,
         version=snapshot.version,
@@ -70,6 +74,8 @@ def inspect(uri: str, output_format: OutputFormat = "delta") -> TargetState:
         partition_by=snapshot.partition_by,
         units=units,
         manifests=manifests.heads(uri, runs),
+        published=published,
+        withdrawn=withdrawn,
     )
 
 

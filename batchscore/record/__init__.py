@@ -5,5 +5,16 @@ from __future__ import annotations
 from batchscore.record import quarantine
 from batchscore.record.given import versions_given
 from batchscore.record.ledger import append, history, ledger_uri, rebuild, show
+from batchscore.record.masked import MaskedLedger, mask
 
-__all__ = ["append", "history", "ledger_uri", "quarantine", "rebuild", "show", "versions_given"]
+__all__ = [
+    "MaskedLedger",
+    "append",
+    "history",
+    "ledger_uri",
+    "mask",
+    "quarantine",
+    "rebuild",
+    "show",
+    "versions_given",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Self
@@ -32,7 +32,7 @@ from batchscore.arrow.values import table_of
 from batchscore.contracts import FENCED_BY_KEY, FENCED_KEY, Column, OutputFormat, Schema, StagedFile, UnitValues
 from batchscore.errors import InputError, SettingsError, listed
 from batchscore.schema import element_of
-from batchscore.tables.base import Change, Conflict, Table, TableVersion, file_statistics, new_columns
+from batchscore.tables.base import Change, Conflict, PastVersion, Table, TableVersion, file_statistics, new_columns
 
 DEFAULT_CHECKPOINT_INTERVAL = 10  # versions; Delta's own default
 DEFAULT_INDEXED_COLUMNS = 32  # Delta's own default of delta.dataSkippingNumIndexedCols
@@ -161,6 +161,17 @@ class DeltaOutput(Table):
     def versions(self, limit: int | None = None) -> tuple[TableVersion, ...]:
         """The commits that the log still lists."""
         return tuple(_version(entry) for entry in self._table.history(limit=limit))
+
+    def past(self) -> Iterator[PastVersion]:
+        """The versions that the log can still put together."""
+        for commit in self.versions():
+            try:
+                table = _at(self.uri, self._table, commit.version)
+            except InputError:  # no checkpoint lies before it any more, nor before older ones
+                return
+            actions = table_of(table.get_add_actions())
+            paths = (unquote(path) for path in actions.column("path").to_pylist())
+            yield PastVersion(commit, dict(zip(paths, actions.column("size_bytes").to_pylist(), strict=True)))
 
     def mentioned(self, paths: Collection[str]) -> set[str]:
         """Those that are active, or were added or removed by a commit not older than they are."""
