@@ -14,7 +14,7 @@
     └── SetupError             2    this machine lacks Java, a jar, a package: `batchscore doctor` says which
 
 An error takes facts, keeps them as attributes and composes its own bounded text: what, what was there,
-what is allowed, and what to do next. Errors travel from executors, so they pickle.
+what is allowed, and what to do next, its secrets masked. Errors travel from executors, so they pickle.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+from batchscore.redaction import MAX_READ_CHARS, redact
+
 # A message made from data stays readable: one list and one value are cut at these sizes.
 MAX_ITEMS = 10
 MAX_VALUE_CHARS = 200
@@ -30,12 +32,12 @@ MAX_TEXT_CHARS = 4_000
 
 
 def bounded(value: object, limit: int = MAX_VALUE_CHARS) -> str:
-    """``value`` as text of at most ``limit`` characters.
+    """``value`` as text of at most ``limit`` characters, its secrets masked: half of one would still be one.
 
     >>> bounded("abcdef", limit=4)
     'abc…'
     """
-    text = str(value)
+    text = redact(str(value)[:MAX_READ_CHARS])
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -91,8 +93,8 @@ class BatchscoreError(Exception):
         self.problem = bounded(problem, 1_000)
         self.found = None if found is None else bounded(found)
         self.allowed = tuple(bounded(item) for item in allowed)
-        self.near = tuple(near)
-        self.hint = hint
+        self.near = tuple(bounded(item) for item in near)
+        self.hint = None if hint is None else bounded(hint, 1_000)
         self.detail = tuple(bounded(line, 500) for line in detail)
         super().__init__(self.text())
 

@@ -19,6 +19,7 @@ from batchscore.cli.app import app
 from batchscore.cli.interrupts import Interruption
 from batchscore.cli.logs import stderr_is_stdout
 from batchscore.errors import BatchscoreError, SettingsError, bounded
+from batchscore.redaction import learn_environment, redact
 
 EXIT_BUG = 1
 GC_OBJECTS = 100_000
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         SystemExit: always.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    learn_environment(os.environ)
     interruption = Interruption()
     interruption.watch()
     try:
@@ -105,11 +107,11 @@ def _bug(error: Exception) -> BatchscoreError:
 
 def _report(error: BatchscoreError, given: list[str]) -> int:
     if "--verbose" in given:
-        traceback.print_exception(sys.exception())
+        print(redact("".join(traceback.format_exception(sys.exception()))), file=sys.stderr)  # noqa: T201  # asked for
     if "--json" in given:
         print(json.dumps(error.as_dict(), indent=2))  # noqa: T201  # the answer of a command
     if "--json" not in given or not stderr_is_stdout():
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201  # the answer of a command
+        print(redact(f"error: {error}"), file=sys.stderr)  # noqa: T201  # the answer of a command
     return error.exit_code
 
 
