@@ -141,16 +141,8 @@ def _put(document: dict[str, object], key: str, value: object) -> KeyPath:
 
 def _read(path: Path) -> tuple[dict[str, object], dict[KeyPath, int]]:
     text = _text_of(path)
-    loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-        if node is None:
-            return {}, {}
-        if not isinstance(node, yaml.MappingNode):
-            found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
-            raise SettingsError(f"{path} holds no settings", found=found, hint="write `key: value` lines")
-        lines = dict(_walk(node, ()))
-        return loader.construct_document(node), lines
+        return _document(path, text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" line {mark.line + 1}" if mark else ""
@@ -168,6 +160,19 @@ def _read(path: Path) -> tuple[dict[str, object], dict[KeyPath, int]]:
         ) from error
     except _TooManyNodesError as error:
         raise SettingsError(f"{path}: more than {MAX_NODES:,} values", hint="unfold the YAML aliases") from error
+
+
+def _document(path: Path, text: str) -> tuple[dict[str, object], dict[KeyPath, int]]:
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return {}, {}
+        if not isinstance(node, yaml.MappingNode):
+            found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+            raise SettingsError(f"{path} holds no settings", found=found, hint="write `key: value` lines")
+        lines = dict(_walk(node, ()))
+        return loader.construct_document(node), lines
     finally:
         loader.dispose()
 

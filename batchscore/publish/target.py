@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pyarrow.fs as pafs
 
 from batchscore import manifests
+from batchscore.arrow.damage import damage_of
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.layout import is_canonical
 from batchscore.arrow.snapshot import (
@@ -23,6 +24,7 @@ from batchscore.errors import InputError, SettingsError, UnavailableError, neare
 from batchscore.publish.features import refusal
 from batchscore.schema import is_supported
 
+_MEND = "restore the files of its _delta_log folder, or write to another path"
 MARK = f"{METADATA_FOLDER}/table"
 
 
@@ -46,7 +48,8 @@ def inspect(uri: str) -> TargetState:
         if table is None:
             _refuse_other_files(uri)
             return TargetState(uri)
-        snapshot = snapshot_of(table)
+        with damage_of(uri, _MEND):
+            snapshot = snapshot_of(table)
     except InputError:
         required = _features_in_log(uri)
         why = refusal(Snapshot(0, (), (), required, {}, {}), uri)
@@ -56,7 +59,8 @@ def inspect(uri: str) -> TargetState:
     why = refusal(snapshot, uri)
     if why is not None:
         return TargetState(uri, snapshot.version, snapshot.columns, snapshot.partition_by, refused=why)
-    units = unit_states(active_files(table, uri, snapshot))
+    with damage_of(uri, _MEND):
+        units = unit_states(active_files(table, uri, snapshot))
     runs = {run for state in units.values() for run, _ in state.runs}
     return TargetState(
         uri,
@@ -129,10 +133,10 @@ def _protocol_features(lines: Iterable[str]) -> tuple[str, ...] | None:
     for line in lines:
         try:
             protocol = json.loads(line).get("protocol")
-        except (ValueError, AttributeError):
+            if protocol:
+                return tuple(sorted({*protocol.get("readerFeatures", ()), *protocol.get("writerFeatures", ())}))
+        except (ValueError, AttributeError, TypeError, RecursionError):
             continue
-        if protocol:
-            return tuple(sorted({*protocol.get("readerFeatures", ()), *protocol.get("writerFeatures", ())}))
     return None
 
 

@@ -14,12 +14,13 @@ from batchscore.read.frame import dataframe
 from batchscore.read.parquet import check_plain_version, pin_parquet
 from batchscore.read.partitions import wanted_values
 from batchscore.read.storage import locate, looks_like_table_name
+from batchscore.read.unchanged import check_unchanged
 from batchscore.read.units import only_units
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["dataframe", "only_units", "pin", "restriction"]
+__all__ = ["check_unchanged", "dataframe", "only_units", "pin", "restriction"]
 
 Format = Literal["auto", "parquet", "delta", "catalog"]
 

@@ -14,6 +14,7 @@ import pyarrow.fs as pafs
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from batchscore.arrow.damage import damage_of, panics_as_errors
 from batchscore.arrow.footers import TRANSIENT_MARKS, read_footer
 from batchscore.arrow.splits import reads_as
 from batchscore.arrow.values import table_of
@@ -68,6 +69,11 @@ def pin_delta(location: Location, restriction: Restriction, version: str) -> Pin
         SettingsError: for an unreadable version or an unknown partition column.
     """
     number = resolve_version(location, version)
+    with damage_of(location.uri, "read another version, or repair the log"):
+        return _pinned(location, restriction, number)
+
+
+def _pinned(location: Location, restriction: Restriction, number: int | None) -> PinnedSource:
     table = open_table(location, number)
     fields = json.loads(table.schema().to_json())["fields"]
     columns = tuple(Column(field["name"], type_name(field["type"]), bool(field["nullable"])) for field in fields)
@@ -103,7 +109,8 @@ def open_table(location: Location, version: int | None) -> DeltaTable:
         UnavailableError: when the storage did not answer.
     """
     try:
-        return DeltaTable(location.uri, version=version)
+        with panics_as_errors():
+            return DeltaTable(location.uri, version=version)
     except (DeltaError, OSError, ValueError) as error:
         text = str(error)
         if any(mark in text.casefold() for mark in TRANSIENT_MARKS):
@@ -152,8 +159,18 @@ def _active_files(
 
 
 def _file_path(location: Location, logged: str) -> str:
-    """The path on the file system of a path in the log; both the log and delta-rs encode it once."""
+    """The path on the file system of a path in the log; both the log and delta-rs encode it once.
+
+    Raises:
+        InputError: it climbs out of the table. An absolute one, as of a shallow clone, is left to Spark.
+    """
     relative = unquote(logged)
+    if ".." in relative.split("/"):
+        raise InputError(
+            f"the log of Delta table {location.uri} names a file outside of the table",
+            found=relative,
+            hint="who wrote this table? its log is not one that a writer of Delta makes",
+        )
     return relative if _is_absolute(relative) else f"{location.path}/{relative}"
 
 

@@ -16,6 +16,7 @@ from batchscore.schema import INTEGERS, MAX_DECIMAL_PRECISION, is_decimal
 
 Op: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">=", "<=>"]
 
+MAX_NUMBER_CHARS = 400  # a double has at most 309 digits before its point
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _WALL_TIME = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,6})?")
 _INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})")
@@ -46,6 +47,8 @@ def constant(tree: exp.Expr) -> Constant:
 
 
 def _number(text: str, sign: int) -> Constant:
+    if len(text) > MAX_NUMBER_CHARS:  # Python itself refuses to read integers of 4,300 digits
+        raise OutsideSubset("a number of so many digits is left to Spark")
     if _INTEGER.fullmatch(text):
         value = sign * int(text)
         for kind, bits in (("integer", 31), ("long", 63)):
@@ -79,8 +82,8 @@ def _cast_literal(tree: exp.Cast) -> Constant:
         text = str(literal.this)
         if literal.is_string and kind in _TIME_LITERALS:
             return _time_constant(text, *_TIME_LITERALS[kind])
-        if not literal.is_string and kind == exp.DataType.Type.BIGINT and _INTEGER.fullmatch(text):
-            return Constant(_fits_long(int(text)), "long")
+        if not literal.is_string and kind == exp.DataType.Type.BIGINT and _INTEGER.fullmatch(text[:MAX_NUMBER_CHARS]):
+            return Constant(_fits_long(int(text[:MAX_NUMBER_CHARS])), "long")
         if not literal.is_string and kind == exp.DataType.Type.DOUBLE:
             return _double(text, 1)
     raise OutsideSubset(f"{tree.sql('spark')} is not a constant that is read without Spark")

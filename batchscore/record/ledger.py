@@ -18,11 +18,12 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, wr
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from batchscore import manifests
+from batchscore.arrow.damage import panics_as_errors
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import LOG_FOLDER, location
 from batchscore.arrow.values import scalar_of
 from batchscore.contracts import Manifest, RunRecord
-from batchscore.errors import SettingsError, UnavailableError, nearest
+from batchscore.errors import SettingsError, UnavailableError, bounded, nearest
 from batchscore.record.published import published_records
 
 SUFFIX = "__runs"
@@ -82,15 +83,21 @@ def _append(table_uri: str, records: Sequence[RunRecord]) -> None:
     failure: Exception | None = None
     for attempt in range(APPEND_ATTEMPTS):
         try:
-            write_deltalake(
-                location(ledger_uri(table_uri)),
-                rows,
-                mode="append",
-                schema_mode="merge",
-                commit_properties=CommitProperties(max_commit_retries=15),
-                post_commithook_properties=PostCommitHookProperties(create_checkpoint=False),
-            )
-        except (DeltaError, OSError) as error:  # two runs may both create it: the second one then appends
+            with panics_as_errors():
+                write_deltalake(
+                    location(ledger_uri(table_uri)),
+                    rows,
+                    mode="append",
+                    schema_mode="merge",
+                    commit_properties=CommitProperties(max_commit_retries=15),
+                    post_commithook_properties=PostCommitHookProperties(create_checkpoint=False),
+                )
+        except (
+            DeltaError,
+            OSError,
+            ValueError,
+            pa.ArrowException,
+        ) as error:  # two runs may both create it: the second one then appends
             failure = error
             time.sleep(0.05 * (attempt + 1))
         else:
@@ -114,7 +121,7 @@ def _table(records: Sequence[RunRecord]) -> pa.Table:
 
 def _merge_small_files(table_uri: str) -> None:
     try:
-        table = DeltaTable(location(ledger_uri(table_uri)))
+        table = _opened(table_uri)
         if len(table.file_uris()) > MAX_SMALL_FILES:
             table.optimize.compact(post_commithook_properties=PostCommitHookProperties(create_checkpoint=False))
             table.create_checkpoint()
@@ -124,10 +131,10 @@ def _merge_small_files(table_uri: str) -> None:
 
 def _damaged(table_uri: str) -> bool:
     try:
-        DeltaTable(location(ledger_uri(table_uri)))
+        _opened(table_uri)
     except TableNotFoundError:
         return False
-    except DeltaError:
+    except (DeltaError, ValueError):
         return True
     except OSError:
         return False
@@ -137,18 +144,23 @@ def _damaged(table_uri: str) -> bool:
 def _read(table_uri: str) -> list[RunRecord] | None:
     """All rows, newest first and one for each run; None where the ledger cannot be read."""
     try:
-        table = DeltaTable(location(ledger_uri(table_uri)))
+        table = _opened(table_uri)
         paths = table.file_uris()
     except TableNotFoundError:
         return []
-    except DeltaError as error:
-        _LOG.warning("the ledger %s cannot be read: %s", ledger_uri(table_uri), str(error).splitlines()[0])
+    except (DeltaError, ValueError) as error:
+        _LOG.warning("the ledger %s cannot be read: %s", ledger_uri(table_uri), bounded(error).splitlines()[0])
         return None
     except OSError as error:
         raise UnavailableError(f"the ledger {ledger_uri(table_uri)} could not be reached", found=error) from error
     names = [path.rsplit("/", 1)[-1] for path in paths]  # not partitioned: all files lie in its folder
     rows = _rows_of_files(table_uri, names)
     return None if rows is None else _newest_first(rows)
+
+
+def _opened(table_uri: str) -> DeltaTable:
+    with panics_as_errors():
+        return DeltaTable(location(ledger_uri(table_uri)))
 
 
 def _rows_of_files(table_uri: str, names: Iterable[str]) -> list[RunRecord] | None:
@@ -159,15 +171,18 @@ def _rows_of_files(table_uri: str, names: Iterable[str]) -> list[RunRecord] | No
             with filesystem.open_input_file(f"{root}/{name}") as file:
                 rows = pq.ParquetFile(file).read().to_pylist()  # `pq.read_table` imports pandas
             records.extend(_record(row) for row in rows)
-        except (OSError, pa.ArrowInvalid, TypeError, KeyError) as error:
+        except (OSError, pa.ArrowException, *manifests.DAMAGE) as error:
             _LOG.warning("file %s of the ledger %s is unreadable: %s", name, ledger_uri(table_uri), error)
             return None
     return records
 
 
 def _record(row: dict[str, object]) -> RunRecord:
-    known = {entry.name for entry in fields(RunRecord)}
-    return RunRecord(**{name: value for name, value in row.items() if name in known})  # type: ignore[arg-type]
+    """A row as a record. A null where none may be is of an older release, which had no such column."""
+    known = {entry.name: "None" in str(entry.type) for entry in fields(RunRecord)}
+    values = {name: value for name, value in row.items() if name in known and (value is not None or known[name])}
+    manifests.check_kinds(values, RunRecord)
+    return RunRecord(**values)  # type: ignore[arg-type]
 
 
 def _newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:

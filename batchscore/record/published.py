@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from deltalake import DeltaTable
 
 from batchscore import manifests
+from batchscore.arrow.damage import damage_of
 from batchscore.arrow.snapshot import active_files, open_table, snapshot_of
 from batchscore.contracts import Manifest, RunRecord
 from batchscore.errors import SetupError
@@ -25,8 +26,9 @@ def published_records(table_uri: str, run_ids: Collection[str]) -> list[RunRecor
     table = open_table(table_uri)
     if table is None or not run_ids:
         return []
-    commits = _commits(table)
-    rows = _active_rows(table, table_uri)
+    with damage_of(table_uri, "restore the files of its _delta_log folder"):
+        commits = _commits(table)
+        rows = _active_rows(table, table_uri)
     records = []
     for run_id in sorted(set(run_ids) & (set(commits) | set(rows))):
         manifest = _manifest(table_uri, run_id)
