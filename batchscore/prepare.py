@@ -311,6 +311,7 @@ def pin_model(config: JobConfig) -> PinnedModel:
 
     Raises:
         ModelError: unknown or damaged.
+        SettingsError: it lies in a folder that is not an allowed path, and holds code.
         UnavailableError: the registry cannot be reached.
     """
     signature = config.model.signature
@@ -319,6 +320,7 @@ def pin_model(config: JobConfig) -> PinnedModel:
         tracking_uri=config.registry.tracking_uri,
         signature=signature.model_dump(mode="json", exclude_unset=True) if signature is not None else None,
         params=config.model.params,
+        trust=models.Trust(config.registry.allowed_paths, installs=config.model.environment != "local"),
     )
     return engines.with_probability(model) if PROBABILITY in config.scoring.outputs else model
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from batchscore.errors import BatchscoreError, SettingsError, UnavailableError, bounded, without_secrets
+from batchscore.errors import BatchscoreError, SettingsError, UnavailableError, bounded
 
 SCHEMES = ("s3", "s3a")
 CONNECT_SECONDS = 3
@@ -272,7 +272,7 @@ def said(error: object) -> str:
     code, message = (re.search(rf"<{tag}>([^<]*)</{tag}>", text) for tag in ("Code", "Message"))
     first = text.partition("<?xml")[0].partition("<Error>")[0].strip().splitlines()
     lines = [*first[:1], *(f"{match[1]}" for match in (code, message) if match is not None)]
-    return bounded(without_secrets(": ".join(line.strip(" :") for line in lines)), 400)
+    return bounded(": ".join(line.strip(" :") for line in lines), 400)
 
 
 def advice(kind: Kind) -> str:

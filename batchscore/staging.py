@@ -85,6 +85,7 @@ class Staging:
                 results = runner.run_scored(score.in_spark, score.run_batches_task, task, frame, tally)
             else:
                 results = runner.run_dataframe(score.run_batches_task, task, frame, tally)
+            read.check_unchanged(plan.source)  # the splits' own reader looks at each file itself
         return _collected(plan, results, tally.seconds())
 
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.footers import Footer, footer_of, unreadable
 from batchscore.arrow.predicate import mask
+from batchscore.arrow.stamps import check_same, check_time, opened_state, state_of
 from batchscore.arrow.types import arrow_schema, from_arrow
 from batchscore.arrow.values import null_scalar, typed_array
 from batchscore.contracts import Column, Predicate, Schema, Split
@@ -89,7 +90,7 @@ def read_split(  # noqa: PLR0913  # a split, and what is wanted of it
             kept = batch if predicate is None else batch.filter(mask(predicate, batch, columns))
             if kept.num_rows:
                 yield kept
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeError, OverflowError) as error:
         raise _failed(split.path, error) from error
 
 
@@ -108,12 +109,15 @@ def _batches(
 ) -> Iterator[pa.RecordBatch]:
     window = LOCAL_WINDOW_BYTES if isinstance(filesystem, pafs.LocalFileSystem) else REMOTE_WINDOW_BYTES
     with filesystem.open_input_file(split.path) as opened:
+        before = opened_state(filesystem, split.path, opened)
+        check_time(split.path, split.stamp, filesystem, before.mtime_ns)
         footer = footer_of(opened, split.path)
         _check_unchanged(split, footer)
         layout = _layout(split, footer, columns, coded)
         groups = range(footer.metadata.num_row_groups) if split.row_groups is None else split.row_groups
         if not layout.read:
             yield from _without_reading(sum(footer.row_groups[index] for index in groups), layout, batch_rows)
+            check_same(split.path, before, state_of(filesystem, split.path))
             return
         file = pq.ParquetFile(
             opened,
@@ -127,6 +131,7 @@ def _batches(
             batch_size=batch_rows, row_groups=list(groups), columns=list(layout.read), use_threads=False
         ):
             yield layout.conform(batch)
+    check_same(split.path, before, state_of(filesystem, split.path))
 
 
 def _without_reading(rows: int, layout: _Layout, batch_rows: int) -> Iterator[pa.RecordBatch]:
@@ -138,7 +143,7 @@ def _without_reading(rows: int, layout: _Layout, batch_rows: int) -> Iterator[pa
 
 
 def _check_unchanged(split: Split, footer: Footer) -> None:
-    """A file's size, footer and ETag must be those that were pinned; the modification time alone may differ.
+    """A file's size, footer and ETag must be those that were pinned.
 
     Raises:
         InputError: naming the file.

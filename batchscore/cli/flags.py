@@ -50,6 +50,9 @@ class JobFlags:
     suite: Annotated[str | None, Option(help="Great Expectations suite (JSON).")] = None
     on_new_model: Annotated[str | None, Option(help="new_units or all.")] = None
     tracking_uri: Annotated[str | None, Option(help="MLflow tracking URI of the registry.")] = None
+    allow_path: Annotated[list[str], Option(help="Folder whose models may run code; repeat for more.")] = field(
+        default_factory=list
+    )
     set_: Annotated[list[str], Option("--set", help="Any setting: a.b=c; repeat for more.")] = field(
         default_factory=list
     )
@@ -164,13 +167,20 @@ def _overrides(flags: JobFlags) -> dict[str, object]:
         value = getattr(flags, flag)
         if value is not None:
             overrides[key] = value
+    return overrides | _lists(flags)
+
+
+def _lists(flags: JobFlags) -> dict[str, object]:
+    lists: dict[str, object] = {}
     if flags.keys is not None:
-        overrides["output.keys"] = _names(flags.keys)
+        lists["output.keys"] = _names(flags.keys)
     if flags.carry is not None:
-        overrides["output.carry"] = _names(flags.carry)
+        lists["output.carry"] = _names(flags.carry)
+    if flags.allow_path:
+        lists["registry.allowed_paths"] = flags.allow_path
     if flags.partition:
-        overrides["input.partitions"] = _partitions(flags.partition)
-    return overrides
+        lists["input.partitions"] = _partitions(flags.partition)
+    return lists
 
 
 def _names(text: str) -> list[str]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from batchscore.cli.logs import stderr_is_stdout
+from batchscore.redaction import redact
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -62,7 +63,7 @@ class PlainProgress:
             self._print(progress_text(event))
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)  # what this class is for
+        print(redact(line), file=self._stream, flush=True)  # what this class is for
 
 
 class BarProgress:
@@ -94,7 +95,7 @@ class BarProgress:
             )
 
     def _say(self, line: str) -> None:
-        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(redact(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def progress_text(event: Mapping[str, object]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
 from batchscore.errors import bounded, listed, unit_text
+from batchscore.redaction import redact
 
 if TYPE_CHECKING:
     from batchscore.contracts import Check, Manifest, PlannedUnit, RunRecord, ScoringPlan, UnitAction
@@ -31,7 +32,11 @@ def emit(lines: Sequence[str], document: object, *, as_json: bool) -> None:
     if as_json:
         print_json(document)
     else:
-        print("\n".join(lines))  # noqa: T201  # the answer of a command
+        _say(lines)
+
+
+def _say(lines: Sequence[str]) -> None:
+    print(redact("\n".join(lines)))  # noqa: T201  # the answer of a command
 
 
 def print_json(document: object) -> None:
@@ -55,7 +60,7 @@ def as_json_value(value: object) -> object:
         return sorted(value)
     if isinstance(value, tuple | list):
         return _json_sequence(value)
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+    return value if value is None or isinstance(value, int | float | bool) else redact(str(value))
 
 
 def _json_sequence(items: Sequence[object]) -> object:
@@ -102,13 +107,13 @@ def plan_lines(plan: ScoringPlan, runner: str) -> list[str]:
 def print_plan(plan: ScoringPlan, runner: str) -> None:
     """Prints the plan; on a terminal its units are a table."""
     if not sys.stdout.isatty():
-        print("\n".join(plan_lines(plan, runner)))  # noqa: T201  # the answer of a command
+        _say(plan_lines(plan, runner))
         return
-    print("\n".join(_head_lines(plan, runner)))  # noqa: T201  # the answer of a command
+    _say(_head_lines(plan, runner))
     shown = _ordered(plan.units)[:MAX_UNITS]
     if shown:
         _print_table(("unit", "state", "rows", "files", "why"), [_unit_row(unit) for unit in shown])
-    print("\n".join([*_more_lines(plan), *_note_lines(plan)]))  # noqa: T201  # the answer of a command
+    _say([*_more_lines(plan), *_note_lines(plan)])
 
 
 def _head_lines(plan: ScoringPlan, runner: str) -> list[str]:
@@ -249,7 +254,7 @@ _HISTORY_HEAD = ("run", "state", "started", "model", "units", "rows", "seconds",
 def print_history(table: str, records: Sequence[RunRecord]) -> None:
     """Prints the runs of a table, one a line."""
     if not records:
-        print(f"no run of {table} is recorded")  # noqa: T201  # the answer of a command
+        _say([f"no run of {table} is recorded"])
         return
     rows = [
         (
@@ -267,7 +272,7 @@ def print_history(table: str, records: Sequence[RunRecord]) -> None:
     if sys.stdout.isatty():
         _print_table(_HISTORY_HEAD, rows)
     else:
-        print("\n".join(aligned([_HISTORY_HEAD, *rows], indent="")))  # noqa: T201  # the answer of a command
+        _say(aligned([_HISTORY_HEAD, *rows], indent=""))
 
 
 # --- checks and findings -----------------------------------------------------------------------------------
@@ -323,5 +328,5 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(*head, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: data is not markup
+        table.add_row(*(Text(redact(cell)) for cell in row))  # Text: data is not markup
     Console().print(table)

@@ -350,6 +350,11 @@ class RegistrySettings(_Settings):
     tracking_uri: Name = Field(
         default="sqlite:///mlruns.db", description="MLflow tracking URI of the registry that knows the model."
     )
+    allowed_paths: Names = Field(
+        default=(),
+        description="Folders whose models are loaded though they hold code (pickles); without one, a model folder "
+        "beside the registry is loaded only where all of it is data: ONNX, LightGBM and XGBoost in their own formats.",
+    )
 
 
 class JobConfig(_Settings):

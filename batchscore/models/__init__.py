@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from batchscore.models import facts, registry, sqlite
 from batchscore.models.digest import BYTECODE_FOLDER, digest_folder, model_files
 from batchscore.models.facts import VersionFacts
 from batchscore.models.mlmodel import (
+    Document,
     check_files,
     classes_of,
     flavors_of,
@@ -31,11 +32,23 @@ from batchscore.models.reference import Reference, parse_reference
 from batchscore.models.registry import Location
 from batchscore.models.signature import resolve_inputs, resolve_outputs
 from batchscore.models.timeline import version_history
+from batchscore.models.trust import Trust
 
-__all__ = ["VersionFacts", "describe", "digest_folder", "parse_reference", "pin", "recorded", "version_history"]
+__all__ = [
+    "Trust",
+    "VersionFacts",
+    "describe",
+    "digest_folder",
+    "parse_reference",
+    "pin",
+    "recorded",
+    "version_history",
+]
 
 # MLflow writes this file while it downloads by registered name, and leaves it in a local artifact store.
 WRITTEN_BY_DOWNLOAD = "registered_model_meta"
+# What reading a description whose parts are of other kinds than they should be ends with.
+DAMAGE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 
 def pin(  # noqa: PLR0913  # the settings' model section, spelled out
@@ -48,6 +61,7 @@ def pin(  # noqa: PLR0913  # the settings' model section, spelled out
     version: str | None = None,
     cache_dir: Path | None = None,
     open_inputs: bool = False,
+    trust: Trust | None = None,
 ) -> PinnedModel:
     """Resolves a model reference, once, to exact files.
 
@@ -63,11 +77,12 @@ def pin(  # noqa: PLR0913  # the settings' model section, spelled out
         version: version, stage or ``@alias`` where ``reference`` is a bare name.
         cache_dir: where the files go; ``$XDG_CACHE_HOME/batchscore/models`` by default.
         open_inputs: leave inputs that nobody names as they are: unnamed, or none at all. An error otherwise.
+        trust: which folders beside the registry a model's code may come from; None: the caller vouches for this one.
 
     Raises:
         ModelError: the model is unknown or damaged.
         SchemaMismatchError: it has no signature and the settings give none.
-        SettingsError: the reference, the signature or a parameter is wrong.
+        SettingsError: the reference, the signature or a parameter is wrong, or the folder is not an allowed path.
         UnavailableError: the registry does not answer; after about 5 s.
     """
     parsed = parse_reference(reference, version)
@@ -79,13 +94,18 @@ def pin(  # noqa: PLR0913  # the settings' model section, spelled out
         else:
             location, folder = _from_registry(parsed, incoming, tracking_uri, registry_uri)
         (folder / WRITTEN_BY_DOWNLOAD).unlink(missing_ok=True)
-        check_files(folder, read_mlmodel(folder))
+        document = read_mlmodel(folder)
+        _check(folder, document, Path(location.files) if parsed.kind == "folder" else None, trust)
         digest = digest_folder(folder)
         path = _settle(folder, cache / digest, digest)
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
-    model = _pinned(path, digest, location, signature, params, open_inputs=open_inputs)
-    return replace(model, requested=reference if not version else f"{reference}/{version}")
+    requested = reference if not version else f"{reference}/{version}"
+    declared = _Declared(signature, params, open_inputs)
+    try:
+        return _described(requested, location, document, path, declared)
+    except DAMAGE as error:
+        raise _damaged(error) from error
 
 
 def recorded(  # noqa: PLR0913  # what a manifest says of its model
@@ -109,7 +129,11 @@ def recorded(  # noqa: PLR0913  # what a manifest says of its model
     path = _cache(cache_dir) / digest
     if not path.is_dir() or digest_folder(path) != digest:
         return None
-    return _pinned(path, digest, Location(name, version, uri, "", str(path)), signature, params)
+    declared = _Declared(signature, params, open_inputs=False)
+    try:
+        return _described(uri, Location(name, version, uri, "", str(path)), read_mlmodel(path), path, declared)
+    except DAMAGE as error:
+        raise _damaged(error) from error
 
 
 def describe(name: str, version: str, *, tracking_uri: str, registry_uri: str | None = None) -> VersionFacts:
@@ -126,28 +150,44 @@ def describe(name: str, version: str, *, tracking_uri: str, registry_uri: str | 
     return facts.describe(client, registry_uri or tracking_uri, name, version)
 
 
-def _pinned(  # what is told of a model and what is found
-    path: Path,
-    digest: str,
-    location: Location,
-    signature: Mapping[str, Any] | None,
-    params: Mapping[str, object] | None,
-    *,
-    open_inputs: bool = False,
-) -> PinnedModel:
-    document = read_mlmodel(path)
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """What the settings say of a model."""
+
+    signature: Mapping[str, Any] | None
+    params: Mapping[str, object] | None
+    open_inputs: bool
+
+
+def _check(folder: Path, document: Document, source: Path | None, trust: Trust | None) -> None:
+    """Refuses a damaged description, and a folder of the user's own (``source``) that nobody allowed."""
+    try:
+        check_files(folder, document)
+        if source is not None and trust is not None:
+            trust.check(source, document)
+    except DAMAGE as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> ModelError:
+    return ModelError(
+        "the MLmodel file is damaged", found=f"{type(error).__name__}: {error}", hint="log the model again"
+    )
+
+
+def _described(requested: str, location: Location, document: Document, path: Path, declared: _Declared) -> PinnedModel:
     return PinnedModel(
-        requested=location.uri,
+        requested=requested,
         name=location.name,
         version=location.version,
         uri=location.uri,
-        digest=digest,
+        digest=path.name,
         path=str(path),
         size_bytes=sum(file.stat().st_size for _, file in model_files(path)),
         flavors=flavors_of(document),
-        inputs=resolve_inputs(document, signature, may_be_open=open_inputs),
-        outputs=resolve_outputs(document, signature),
-        params=resolve_params(document, params),
+        inputs=resolve_inputs(document, declared.signature, may_be_open=declared.open_inputs),
+        outputs=resolve_outputs(document, declared.signature),
+        params=resolve_params(document, declared.params),
         run_id=location.run_id or str(document.get("run_id") or ""),
         python_version=python_version(document),
         requirements=requirements_of(path),

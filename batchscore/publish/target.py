@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 import pyarrow.fs as pafs
 
 from batchscore import amendments, manifests, s3
+from batchscore.arrow.damage import damage_of
 from batchscore.arrow.filesystem import make_folder, open_filesystem, storing
 from batchscore.arrow.layout import is_canonical
 from batchscore.arrow.snapshot import LOG_FOLDER, Snapshot
@@ -25,6 +26,7 @@ from batchscore.publish.features import refusal
 from batchscore.schema import is_supported
 from batchscore.tables import FORMATS, Table, open_table
 
+_MEND = "restore the files of its _delta_log folder, or write to another path"
 MARK = f"{METADATA_FOLDER}/table"
 
 
@@ -51,7 +53,8 @@ def inspect(uri: str, output_format: OutputFormat = "delta") -> TargetState:
             FORMATS[output_format].check_place(uri)
             return TargetState(uri)
         refuse_other_format(table, output_format)
-        snapshot = table.snapshot
+        with damage_of(uri, _MEND):
+            snapshot = table.snapshot
     except InputError:
         required = _features_in_log(uri)
         why = refusal(Snapshot(0, (), (), required, {}, {}), uri)
@@ -61,7 +64,8 @@ def inspect(uri: str, output_format: OutputFormat = "delta") -> TargetState:
     why = refusal(snapshot, uri)
     if why is not None:
         return TargetState(uri, snapshot.version, snapshot.columns, snapshot.partition_by, refused=why)
-    units = table.units
+    with damage_of(uri, _MEND):
+        units = table.units
     forgotten = amendments.Forgotten(amendments.forgettings(uri))
     published = forgotten.changed(units)
     withdrawn = amendments.withdrawals(amendments.rollbacks(uri), units, forgotten)
@@ -172,10 +176,10 @@ def _protocol_features(lines: Iterable[str]) -> tuple[str, ...] | None:
     for line in lines:
         try:
             protocol = json.loads(line).get("protocol")
-        except (ValueError, AttributeError):
+            if protocol:
+                return tuple(sorted({*protocol.get("readerFeatures", ()), *protocol.get("writerFeatures", ())}))
+        except (ValueError, AttributeError, TypeError, RecursionError):
             continue
-        if protocol:
-            return tuple(sorted({*protocol.get("readerFeatures", ()), *protocol.get("writerFeatures", ())}))
     return None
 
 

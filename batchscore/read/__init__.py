@@ -16,12 +16,14 @@ from batchscore.read.parquet import check_plain_version, pin_parquet
 from batchscore.read.partitions import wanted_values
 from batchscore.read.rules import compile_rules, computed_columns
 from batchscore.read.storage import locate, looks_like_table_name
+from batchscore.read.unchanged import check_unchanged
 from batchscore.read.units import only_units
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 __all__ = [
+    "check_unchanged",
     "compile_rules",
     "computed_columns",
     "dataframe",

@@ -18,6 +18,7 @@ Op: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">=", "<=>"]
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 WALL_TIME = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,6})?")
 INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})")
+MAX_NUMBER_CHARS = 400  # a double has at most 309 digits before its point
 INTEGER = re.compile(r"\d+")
 _DECIMAL = re.compile(r"\d+\.\d*|\.\d+")
 _EXPONENT = re.compile(r"(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
@@ -33,6 +34,8 @@ def number(text: str, sign: int) -> Constant:
     Raises:
         OutsideSubset: it is none, or beyond what Spark's types hold.
     """
+    if len(text) > MAX_NUMBER_CHARS:  # Python itself refuses to read integers of 4,300 digits
+        raise OutsideSubset("a number of so many digits is left to Spark")
     if INTEGER.fullmatch(text):
         value = sign * int(text)
         for kind, bits in (("integer", 31), ("long", 63)):

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from batchscore.contracts import PinnedSource, Restriction
 from batchscore.errors import InputError, SettingsError
+from batchscore.read.analyzed import check_condition
 from batchscore.read.partitions import wanted_values
 from batchscore.read.storage import Location, locate
 from batchscore.schema import quoted, spark_type
@@ -59,6 +60,7 @@ def dataframe(
         parse_where(restriction.where, source.columns)  # refuses what would reach other tables
         try:
             frame = frame.where(F.expr(restriction.where))
+            check_condition(frame, restriction.where)
         except AnalysisException as error:
             raise SettingsError(
                 "Spark does not accept --where", found=_first_line(error), detail=(restriction.where,)

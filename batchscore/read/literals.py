@@ -9,6 +9,7 @@ from batchscore.read.constants import (
     DATE,
     INSTANT,
     INTEGER,
+    MAX_NUMBER_CHARS,
     WALL_TIME,
     OutsideSubset,
     double,
@@ -41,8 +42,8 @@ def _cast_literal(tree: exp.Cast) -> Constant:
         text = str(literal.this)
         if literal.is_string and kind in _TIME_LITERALS:
             return time_constant(text, *_TIME_LITERALS[kind])
-        if not literal.is_string and kind == exp.DataType.Type.BIGINT and INTEGER.fullmatch(text):
-            return Constant(_fits_long(int(text)), "long")
+        if not literal.is_string and kind == exp.DataType.Type.BIGINT and INTEGER.fullmatch(text[:MAX_NUMBER_CHARS]):
+            return Constant(_fits_long(int(text[:MAX_NUMBER_CHARS])), "long")
         if not literal.is_string and kind == exp.DataType.Type.DOUBLE:
             return double(text, 1)
     raise OutsideSubset(f"{tree.sql('spark')} is not a constant that is read without Spark")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import subprocess
 import sys
 from decimal import Decimal
@@ -176,9 +177,13 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_file_that_changed_since_it_was_pinned_is_an_error(tmp_path):
     path = write(pa.table({"a": [1, 2]}), tmp_path / "a.parquet")
     footer = read_footer(pa.fs.LocalFileSystem(), str(path))
-    facts = {"file_size": footer.size, "stamp": f"12345:{footer.digest}"}
+    facts = {"file_size": footer.size, "stamp": f"{path.stat().st_mtime_ns}:{footer.digest}"}
     assert read(path, {"a": "long"}, **facts).num_rows == 2
+    other_time = {**facts, "stamp": f"12345:{footer.digest}"}
+    with pytest.raises(InputError, match=r"changed after planning\n  found: another modification time"):
+        read(path, {"a": "long"}, **other_time)
     write(pa.table({"a": [1, 3]}), path)
+    os.utime(path, ns=(0, int(facts["stamp"].partition(":")[0])))
     assert path.stat().st_size == footer.size
     with pytest.raises(InputError, match="changed after planning"):
         read(path, {"a": "long"}, **facts)
