@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from batchscore.errors import ModelError, SettingsError, UnavailableError
-from batchscore.models.registry import reach, redacted
+from batchscore.models.registry import reach
+from batchscore.redaction import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,7 +79,7 @@ def describe(client: MlflowClient, uri: str, name: str, version: str) -> Version
         model_description=model.description or "",
         stage="" if found.current_stage in (None, "None") else str(found.current_stage),
         aliases=tuple(sorted(found.aliases)),
-        source=redacted(found.source or ""),
+        source=redact(found.source or ""),
         run_id=found.run_id or "",
     )
     return _with_run(client, uri, facts) if facts.run_id else facts

@@ -18,7 +18,8 @@ from urllib.parse import quote, unquote
 
 from batchscore.models.facts import VersionFacts, moment
 from batchscore.models.reference import Reference
-from batchscore.models.registry import LATEST_NOTICE, Location, redacted, stage_notice
+from batchscore.models.registry import LATEST_NOTICE, Location, stage_notice
+from batchscore.redaction import redact
 
 # Alembic revisions of MLflow's tables whose columns are read here; a test names MLflow's own when it moves on.
 KNOWN_REVISIONS = ("dc11669786a5",)  # MLflow 3.17
@@ -127,7 +128,7 @@ def _described(database: sqlite3.Connection, name: str, version: str) -> Version
         model_description=about or "",
         stage="" if stage in (None, NO_STAGE) else stage,
         aliases=tuple(row[0] for row in database.execute(_ALIASES, values)),
-        source=redacted(source or ""),
+        source=redact(source or ""),
         run_id=run_id or "",
         run_name=run_name or "",
         run_user=run_user or "",

@@ -138,7 +138,8 @@ def _merge_small_files(table_uri: str) -> None:
 
 
 def _opened(table_uri: str) -> DeltaTable:
-    return DeltaTable(location(ledger_uri(table_uri)), storage_options=s3.delta_options(table_uri))
+    with panics_as_errors():
+        return DeltaTable(location(ledger_uri(table_uri)), storage_options=s3.delta_options(table_uri))
 
 
 def _damaged(table_uri: str) -> bool:
@@ -170,11 +171,6 @@ def _read(table_uri: str) -> list[RunRecord] | None:
     names = [path.rsplit("/", 1)[-1] for path in paths]  # not partitioned: all files lie in its folder
     rows = _rows_of_files(table_uri, names)
     return None if rows is None else _newest_first(rows)
-
-
-def _opened(table_uri: str) -> DeltaTable:
-    with panics_as_errors():
-        return DeltaTable(location(ledger_uri(table_uri)))
 
 
 def _rows_of_files(table_uri: str, names: Iterable[str]) -> list[RunRecord] | None:
