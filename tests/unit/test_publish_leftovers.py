@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 from dataclasses import replace
@@ -322,7 +323,7 @@ def _do(path, step, number, seed):
         "compact": lambda: DeltaTable(path).optimize.compact(),  # noqa: PLW0108  # the table as it is by then
         "checkpoint": lambda: DeltaTable(path).create_checkpoint(),
         "delete": lambda: DeltaTable(path).delete("id = 0"),
-        "forget": lambda: _forget(path),
+        "forget": functools.partial(_forget, path),
         "clean": lambda: clean(path),
     }
     steps[step]()
