@@ -14,7 +14,7 @@ import pyarrow.fs as pafs
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.footers import unreadable
 from batchscore.contracts import SourceFile
-from batchscore.errors import InputError, SettingsError, nearest
+from batchscore.errors import InputError, nearest
 
 DELTA_LOG = "_delta_log"
 
