@@ -203,6 +203,8 @@ def test_a_model_without_a_signature_takes_it_from_the_settings(job):
         job.settings,
         "--model",
         folder,
+        "--allow-path",
+        folder,
         "--set",
         "validation.suite=null",
         "--output",

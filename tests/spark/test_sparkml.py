@@ -98,6 +98,7 @@ def settings(model, folder, rows, **changes):
             "input": {"path": str(folder / "source")},
             "output": {"path": str(folder / "out"), "keys": ["id"], "carry": ["*"]},
             "spark": {"master": "local[2]"},
+            "registry": {"allowed_paths": [model]},
             **changes,
         }
     )
