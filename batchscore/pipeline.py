@@ -125,7 +125,7 @@ def _run(config: JobConfig, options: RunOptions, on_event: OnEvent, ready: Ready
         attempt.end(_state_of(error), exit_code=error.exit_code, message=error.problem, detail=error.text())
         raise
     except KeyboardInterrupt:
-        attempt.end("interrupted", exit_code=INTERRUPTED_EXIT_CODE, message="interrupted")
+        attempt.end_interrupted()
         raise
     except Exception as error:
         attempt.end("failed", exit_code=BatchscoreError.exit_code, message=bounded(f"{type(error).__name__}: {error}"))
@@ -145,6 +145,7 @@ class _Attempt:
     rows_read: int = 0
     peak_worker_bytes: int = 0
     selected: selection.Selection | None = None
+    offered: Manifest | None = None
 
     def choose_engine(self) -> None:
         """Puts the engine that will score into the plan; proves and measures engines where nobody has yet."""
@@ -218,6 +219,16 @@ class _Attempt:
             self.on_event({"event": "notice", "text": f"the ledger could not be written: {error}"})
         return row
 
+    def end_interrupted(self) -> None:
+        """What the ledger is told at Ctrl-C: the commit may have landed a moment before."""
+        uri, run_id, offered = self.plan.target.uri, self.plan.run_id, self.offered
+        landed = record.published_records(uri, {run_id}) if offered is not None else []
+        if landed and offered is not None:
+            receipt = Receipt(landed[0].table_version, offered.units)
+            self.end("published", receipt=receipt, message=f"as version {receipt.version}, and then interrupted")
+        else:
+            self.end("interrupted", exit_code=INTERRUPTED_EXIT_CODE, message="interrupted")
+
 
 def _carry_out(attempt: _Attempt) -> RunRecord:
     planned = attempt.plan
@@ -231,6 +242,7 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
         attempt.stage("publish", planned.target.uri)
         manifest = _manifest(attempt, staged, verdict)
         manifests.write(planned.target.uri, manifest)
+        attempt.offered = manifest
         receipt = publish.commit(planned, staged, manifest, is_live=is_live)
     except BaseException:
         publish.discard_run(planned.target.uri, planned.run_id)

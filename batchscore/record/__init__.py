@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from batchscore.record.given import versions_given
 from batchscore.record.ledger import append, history, ledger_uri, rebuild, show
+from batchscore.record.published import published_records
 
-__all__ = ["append", "history", "ledger_uri", "rebuild", "show", "versions_given"]
+__all__ = ["append", "history", "ledger_uri", "published_records", "rebuild", "show", "versions_given"]

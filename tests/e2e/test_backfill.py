@@ -318,7 +318,6 @@ def test_each_date_is_scored_by_the_version_that_was_in_the_stage(job):
     stage = {"model": "fraud_detection/Production"}
     text = job.batchscore(*arguments("--model-as-of", "--dry-run", **stage)).stdout
     first = next(line for line in text.splitlines() if line.strip().startswith(FIRST))
-    assert first.split("  ")[-1] == "new"
     assert first.partition("registry: ")[0].split()[-1] == "1"
     assert "registry: the only version there was  " in first
     document = backfill(job, "--model-as-of", "--chunk", 14, **stage)
@@ -364,17 +363,20 @@ def test_the_ledger_tells_what_the_registry_forgets(job):
     assert "2026-11-11, 2026-11-13, 2026-11-14;" in refused["found"]
 
 
-def rename_dates(job: Job, names: dict[str, str]) -> None:
-    for old, new in names.items():
-        (job.data / f"ds={old}").rename(job.data / f"ds={new}")
+def move_to_today(job: Job) -> dt.date:
+    """Gives the data the last fourteen days as dates."""
+    today = dt.datetime.now(dt.UTC).date()
+    old = job.data.rename(job.data.with_name("old"))
+    for place, date in enumerate(DATES):
+        shutil.move(old / f"ds={date}", job.data / f"ds={today - dt.timedelta(days=DAYS - 1 - place)}")
+    return today
 
 
 # --- late data ---------------------------------------------------------------------------------------------
 
 
 def test_changed_since_looks_at_the_last_days_alone(job):
-    today = dt.datetime.now(dt.UTC).date()
-    rename_dates(job, {date: f"{today - dt.timedelta(days=DAYS - 1 - place)}" for place, date in enumerate(DATES)})
+    today = move_to_today(job)
     planned = job.batchscore("plan", "--model", "fraud_detection/1", "--json", "--changed-since", "3d")
     document = json.loads(planned.stdout)
     assert (len(document["units"]), document["units_outside"]) == (4, DAYS - 4), "UTC turned to a new day meanwhile?"
