@@ -124,7 +124,7 @@ def _run(config: JobConfig, options: RunOptions, on_event: OnEvent, ready: Ready
         attempt.end(_state_of(error), exit_code=error.exit_code, message=error.problem, detail=error.text())
         raise
     except KeyboardInterrupt:
-        attempt.end("interrupted", exit_code=INTERRUPTED_EXIT_CODE, message="interrupted")
+        attempt.end_interrupted()
         raise
     except Exception as error:
         failure = storage_failure(error)
@@ -160,6 +160,7 @@ class _Attempt:
     ready: Ready | None = None
     staged: StagedOutput | None = None
     selected: selection.Selection | None = None
+    offered: Manifest | None = None
 
     def choose_engine(self) -> None:
         """Puts the engine that will score into the plan; proves and measures engines where nobody has yet."""
@@ -237,6 +238,16 @@ class _Attempt:
         faults.reached("ledger.end")
         return row
 
+    def end_interrupted(self) -> None:
+        """What the ledger is told at Ctrl-C: the commit may have landed a moment before."""
+        uri, run_id, offered = self.plan.target.uri, self.plan.run_id, self.offered
+        landed = record.published_records(uri, {run_id}) if offered is not None else []
+        if landed and offered is not None:
+            receipt = Receipt(landed[0].table_version, offered.units)
+            self.end("published", receipt=receipt, message=f"as version {receipt.version}, and then interrupted")
+        else:
+            self.end("interrupted", exit_code=INTERRUPTED_EXIT_CODE, message="interrupted")
+
 
 def _carry_out(attempt: _Attempt) -> RunRecord:
     planned = attempt.plan
@@ -272,6 +283,7 @@ def _published(attempt: _Attempt, staged: StagedOutput, verdict: Verdict) -> Rec
     faults.reached("manifest.begin")
     manifest = offer.manifest_of(attempt.config, planned, staged, verdict, attempt.selected)
     manifests.write(planned.target.uri, manifest)
+    attempt.offered = manifest
     faults.reached("manifest.end")
     try:
         receipt = publish.commit(planned, staged, manifest, is_live=is_live)

@@ -6,6 +6,7 @@ from batchscore.record import quarantine
 from batchscore.record.given import versions_given
 from batchscore.record.ledger import append, history, ledger_uri, rebuild, show
 from batchscore.record.masked import MaskedLedger, mask
+from batchscore.record.published import published_records
 
 __all__ = [
     "MaskedLedger",
@@ -13,6 +14,7 @@ __all__ = [
     "history",
     "ledger_uri",
     "mask",
+    "published_records",
     "quarantine",
     "rebuild",
     "show",
