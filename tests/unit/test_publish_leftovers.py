@@ -324,7 +324,7 @@ def _do(path, step, number, seed):
         "checkpoint": lambda: DeltaTable(path).create_checkpoint(),
         "delete": lambda: DeltaTable(path).delete("id = 0"),
         "forget": functools.partial(_forget, path),
-        "clean": lambda: clean(path),
+        "clean": functools.partial(clean, path),
     }
     steps[step]()
 
