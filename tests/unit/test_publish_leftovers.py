@@ -315,14 +315,14 @@ def test_every_version_that_could_be_read_can_be_read(tmp_path, steps, seed):
 
 
 def _do(path, step, number, seed):
-    unit = (D1, D2)[(seed + number) % 2]
+    unit, table = (D1, D2)[(seed + number) % 2], DeltaTable(path)
     steps = {
         "publish": lambda: publish_run(path, run(number), {unit: f"k{number}"}),
         "kill": lambda: killed(path, run(number), (unit,)),
-        "restore": lambda: _restore(DeltaTable(path)),
-        "compact": lambda: DeltaTable(path).optimize.compact(),
-        "checkpoint": lambda: DeltaTable(path).create_checkpoint(),
-        "delete": lambda: DeltaTable(path).delete("id = 0"),
+        "restore": functools.partial(_restore, table),
+        "compact": table.optimize.compact,
+        "checkpoint": table.create_checkpoint,
+        "delete": functools.partial(table.delete, "id = 0"),
         "forget": functools.partial(_forget, path),
         "clean": functools.partial(clean, path),
     }
