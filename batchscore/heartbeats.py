@@ -112,7 +112,7 @@ class Heartbeat:
     ) -> Heartbeat:
         """The first beat of a run of this process."""
         claimed = None if units is None or len(units) > MAX_UNITS else tuple(units)
-        return cls(run_id, Process.own(), _user(), started_at, claimed, model)
+        return cls(run_id, Process.own(), user(), started_at, claimed, model)
 
     def overlaps(self, units: Sequence[UnitValues] | None) -> bool:
         """Whether both mean some same unit; None stands for all of them."""
@@ -307,7 +307,8 @@ def _link(path: str) -> str:
         return ""
 
 
-def _user() -> str:
+def user() -> str:
+    """On whose behalf this process works."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a user id without a name, as in many containers

@@ -14,7 +14,7 @@ import pyarrow as pa
 from batchscore import faults, heartbeats, publish
 from batchscore.contracts import RunOptions, ScoringPlan, UnitValues
 from batchscore.errors import BatchscoreError, UnavailableError, listed, unit_text
-from batchscore.heartbeats import Heartbeat, Pulse, Watch
+from batchscore.heartbeats import Heartbeat, Process, Pulse, Watch
 from batchscore.prepare import OnEvent
 
 POLL_SECONDS = 0.5
@@ -122,8 +122,10 @@ class Lease:
 
     def _give_way(self, plan: ScoringPlan, others: Sequence[Heartbeat]) -> bool:
         if self._options.take_over:
+            # The run that goes on is planned anew, under another id: who does it is named instead.
+            by = f"taken over by a run{_at(Process.own(), heartbeats.user())}"
             for other in others:
-                publish.fence(plan.target.uri, other.run_id, by=f"taken over by run {plan.run_id}")
+                publish.fence(plan.target.uri, other.run_id, by)
                 self._tell(f"run {other.run_id}{_where(other)} was fenced: it can no longer publish")
             return False
         if not self._options.wait_minutes:
@@ -166,8 +168,8 @@ def _said(other: Heartbeat) -> str:
 
 
 def _where(other: Heartbeat) -> str:
-    process = other.process
-    if not process.host:
-        return ""
-    user = f", user {other.user}" if other.user else ""
-    return f" on {process.host} (pid {process.pid}{user})"
+    return _at(other.process, other.user) if other.process.host else ""
+
+
+def _at(process: Process, user: str) -> str:
+    return f" on {process.host} (pid {process.pid}{f', user {user}' if user else ''})"

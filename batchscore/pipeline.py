@@ -28,6 +28,7 @@ from batchscore import (
 from batchscore.arrow.reach import storage_failure
 from batchscore.config import JobConfig
 from batchscore.contracts import (
+    Manifest,
     QuarantineLimits,
     Receipt,
     RunOptions,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ import pytest
 from deltalake import DeltaTable
 
 from batchscore import faults
-from tests.factories.jobs import end_started, ended
+from tests.factories.jobs import end_started
 from tests.torture import scenarios
 from tests.torture.doubles import Game, Zombie
 from tests.torture.scenarios import Stage, check_recovery, kill_at, make_stage
@@ -113,12 +112,10 @@ def test_a_zombie_whose_files_were_cleaned_away_is_told_why(stage):
     check_recovery(stage)
 
 
-def test_two_at_a_time_and_one_waits(stage):
+def test_two_at_a_time_and_one_waits(stage, tmp_path):
     since = DeltaTable(stage.job.table).version()
-    first = stage.job.start(fault="validate.end=sleep:3")
-    run_id = Zombie.seen(stage, first)
-    second = stage.job.run("--wait")
-    assert run_id in second.err
-    assert (second.code, json.loads(second.out)["state"]) == (0, "skipped")
-    assert ended(first).code == 0
+    first = Zombie(stage)
+    second = first.awaited(tmp_path)
+    assert f"waiting for run {first.run_id}" in second.err
+    assert (second.code, second.answer["state"]) == (0, "skipped"), second.err
     assert len(scenarios.days_published(stage.job.table, since)) == 2

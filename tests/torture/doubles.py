@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from deltalake import DeltaTable
 
 from tests.factories.jobs import Content, Ended, Oracle, Rows, SmallJob, content_of, ended, rows_of, text_of
 from tests.torture import scenarios
-from tests.torture.scenarios import DAYS, Reader, Stage, days_published, is_stopped, resumed, wait_for
+from tests.torture.scenarios import DAYS, Reader, Stage, days_published, is_stopped, pids_at, resumed, wait_for
 
 PAUSES = ("plan.made", "heartbeat.written", "score.end", "manifest.end", "commit.looked", "commit.written")
 MOST_SECONDS = 0.6
@@ -116,20 +117,24 @@ class Game:
 class Zombie:
     """A run that was stopped when all was scored and judged."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, *arguments: object) -> None:
         self.stage = stage
         self.since = DeltaTable(stage.job.table).version()
-        self.process = stage.job.start(fault="validate.end=stop")
+        self.process = stage.job.start(*arguments, fault="validate.end=stop")
         wait_for(lambda: is_stopped(self.process.pid))
         (self.path,) = stage.job.heartbeats.glob("*.json")
         self.run_id = self.path.stem
 
-    @staticmethod
-    def seen(stage: Stage, process: subprocess.Popen[str]) -> str:
-        """Waits for a run's heartbeat; its id."""
-        wait_for(lambda: process.poll() is not None or any(stage.job.heartbeats.glob("*.json")))
-        (path,) = stage.job.heartbeats.glob("*.json")
-        return path.stem
+    def awaited(self, folder: Path) -> Ended:
+        """A second run waits for this one, which then goes on; how the second one ended."""
+        log = folder / "reached"
+        second = self.stage.job.start("--wait-minutes", "2", fault=f"plan.made=log:{log}")
+        wait_for(lambda: bool(pids_at(log, "plan.made")))
+        time.sleep(1.0)
+        assert second.poll() is None
+        woken = self.wake()
+        assert (woken.code, woken.answer["state"]) == (0, "published"), woken.err
+        return ended(second)
 
     def move_to(self, host: str) -> None:
         """Makes the heartbeat that of another machine whose clock is an hour ahead."""

@@ -8,7 +8,7 @@ import shutil
 import pytest
 from deltalake import DeltaTable
 
-from tests.factories.jobs import ended, rows_of, text_of
+from tests.factories.jobs import rows_of, text_of
 from tests.torture.doubles import DAYS, Game, Zombie
 from tests.torture.scenarios import check_books, orphans
 
@@ -71,7 +71,7 @@ def test_a_zombie_whose_retry_took_over_is_fenced_out(stage, tally):
         before = stage.job.content()
         woken = zombie.wake()
         assert woken.code == 6, woken.err
-        assert taken.answer["run_id"] in woken.answer["found"]
+        assert "taken over by a run on" in woken.answer["found"]
         assert stage.job.content() == before
         zombie.check_published_once()
 
@@ -115,22 +115,19 @@ def test_a_zombie_of_another_machine_is_watched_and_counts_as_dead(stage, tally)
         assert stage.check_readers() == "new"
 
 
-def test_a_run_that_waits_finds_all_done(stage, tally):
+def test_a_run_that_waits_finds_all_done(stage, tally, tmp_path):
     with tally.case("a run that waits for another one: cases"):
-        first = stage.job.start(fault="validate.end=sleep:3")
-        waiting = Zombie.seen(stage, first)
-        done = stage.job.run("--wait-minutes", "2")
-        assert waiting in done.err
-        assert (done.code, done.answer["state"]) == (0, "skipped"), done.err
-        assert ended(first).code == 0
-        assert DeltaTable(stage.job.table).history()[0]["batchscore.run_id"] == waiting
+        first = Zombie(stage)
+        second = first.awaited(tmp_path)
+        assert f"waiting for run {first.run_id}" in second.err
+        assert (second.code, second.answer["state"]) == (0, "skipped"), second.err
+        assert DeltaTable(stage.job.table).history()[0]["batchscore.run_id"] == first.run_id
 
 
 def test_a_run_of_other_units_goes_on(stage, tally):
     with tally.case("a run beside another one, on other units: cases"):
-        first = stage.job.start("--partition", f"ds={text_of(2)}", fault="validate.end=sleep:4")
-        Zombie.seen(stage, first)
+        first = Zombie(stage, "--partition", f"ds={text_of(2)}")
         done = stage.job.run("--partition", f"ds={text_of(DAYS + 1)}")
         assert (done.code, done.answer["state"]) == (0, "published"), done.err
-        assert ended(first).code == 0
+        assert first.wake().code == 0
         assert rows_of(stage.job.content()) == stage.new

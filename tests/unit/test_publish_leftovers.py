@@ -19,7 +19,7 @@ from batchscore.plan.units import is_live
 from batchscore.publish import commit, explain_failure, fence, inspect, may_publish
 from batchscore.publish.cleanup import FENCE_FOLDER
 from batchscore.publish.retained import retained
-from tests.factories.delta import newest
+from tests.factories.delta import newest, set_properties
 from tests.factories.staging import day, make_plan, offer, publish_run, stage
 
 D1, D2 = day("2026-01-01"), day("2026-01-02")
@@ -191,7 +191,8 @@ def test_files_that_were_added_and_removed_in_between_stay(table):
 
 
 def test_a_log_without_its_beginning_says_nothing_about_older_runs(table):
-    """Their commits are gone, and so is what told their files from staged ones."""
+    """Their commits are gone, their files' tombstones too, and so is what told these files from staged ones."""
+    set_properties(table, delta__deletedFileRetentionDuration="interval 0 seconds")
     old = prepared(table, DEAD)
     commit(*old, is_live=is_live)
     for number in range(3):
@@ -205,11 +206,24 @@ def test_a_log_without_its_beginning_says_nothing_about_older_runs(table):
     for path in (Path(table) / "_delta_log").glob("*.json"):
         os.utime(path, (long_ago + DAY_SECONDS,) * 2)
     files, records = data_files(table), metadata(table)
+    assert not {FIRST, DEAD} & retained(table).named
     assert clean(table).removed == ()
     assert (data_files(table), metadata(table)) == (files, records)
     killed(table, OTHER)
     assert [left.run_id for left in clean(table).removed] == [OTHER]
     assert (data_files(table), metadata(table)) == (files, records)
+
+
+def test_files_that_a_checkpoint_alone_mentions_are_mentioned(table):
+    publish_run(table, OTHER, {D2: "k"})
+    DeltaTable(table).create_checkpoint()
+    files = data_files(table)
+    for version in range(2):
+        (Path(table) / "_delta_log" / f"{version:020d}.json").unlink()
+    log = retained(table)
+    assert log.names == files
+    assert {FIRST, OTHER} <= log.named
+    assert log.committed == set()
 
 
 def test_after_optimize_and_a_cleaned_log_the_manifests_stay(table):
@@ -315,16 +329,16 @@ def test_every_version_that_could_be_read_can_be_read(tmp_path, steps, seed):
 
 
 def _do(path, step, number, seed):
-    unit = (D1, D2)[(seed + number) % 2]
+    unit, table = (D1, D2)[(seed + number) % 2], DeltaTable(path)
     steps = {
         "publish": lambda: publish_run(path, run(number), {unit: f"k{number}"}),
         "kill": lambda: killed(path, run(number), (unit,)),
-        "restore": lambda: _restore(DeltaTable(path)),
-        "compact": lambda: DeltaTable(path).optimize.compact(),  # noqa: PLW0108  # the table as it is by then
-        "checkpoint": lambda: DeltaTable(path).create_checkpoint(),
-        "delete": lambda: DeltaTable(path).delete("id = 0"),
+        "restore": functools.partial(_restore, table),
+        "compact": table.optimize.compact,
+        "checkpoint": table.create_checkpoint,
+        "delete": functools.partial(table.delete, "id = 0"),
         "forget": functools.partial(_forget, path),
-        "clean": lambda: clean(path),
+        "clean": functools.partial(clean, path),
     }
     steps[step]()
 
