@@ -110,7 +110,7 @@ class Eraser:
 
     def __init__(self, table: Table, order: Order, *, recorded: bool) -> None:
         self._uri, self._order, self._recorded = table.uri, order, recorded
-        self._searcher = Searcher(table.uri, table.columns, table.partition_by, order.keys)
+        self._searcher = Searcher(table.uri, table.columns, order.keys)
 
     def preview(self) -> Erasure:
         """What would be erased; writes nothing."""

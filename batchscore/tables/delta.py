@@ -119,7 +119,7 @@ class DeltaOutput(Table):
             self._table.alter.add_columns(new, commit_properties=_properties({}), post_commithook_properties=NO_HOOKS)
             return False
         self._table.create_write_transaction(
-            [*_adds(change.files), *removes],
+            [*_adds(change.files, data_change=not change.moves_data), *removes],
             mode,
             schema,
             list(self.snapshot.partition_by),
@@ -239,7 +239,7 @@ def _field(column: Column) -> Field:
     return Field.from_json(json.dumps(facts))
 
 
-def _adds(files: Sequence[StagedFile]) -> list[AddAction]:
+def _adds(files: Sequence[StagedFile], *, data_change: bool = True) -> list[AddAction]:
     now = int(time.time() * 1000)
     return [
         AddAction(
@@ -247,7 +247,7 @@ def _adds(files: Sequence[StagedFile]) -> list[AddAction]:
             size=file.size,
             partition_values=dict(file.unit),
             modification_time=now,
-            data_change=True,
+            data_change=data_change,
             stats=delta_stats(file),
         )
         for file in files
@@ -280,7 +280,7 @@ def _removal(
         return "overwrite", filters, []
     vectors = [file.path for file in change.removed if file.deleted]
     if not vectors:
-        return "append", None, [_remove(file) for file in change.removed]
+        return "append", None, [_remove(file, data_change=not change.moves_data) for file in change.removed]
     if len(change.removed) == table_of(table.get_add_actions()).num_rows:
         return "overwrite", None, []  # all that is active goes
     raise inexpressible(uri, listed(vectors, 3))
@@ -295,8 +295,8 @@ def inexpressible(uri: str, found: str) -> SettingsError:
     )
 
 
-def _remove(file: ActiveFile) -> RemoveAction:
-    return RemoveAction(file.path, True, int(time.time() * 1000), file.size, dict(file.unit))
+def _remove(file: ActiveFile, *, data_change: bool) -> RemoveAction:
+    return RemoveAction(file.path, data_change, int(time.time() * 1000), file.size, dict(file.unit))
 
 
 def exact_filter(units: Collection[UnitValues] | None, columns: Schema, partition_by: Sequence[str]) -> Filter | None:
