@@ -160,14 +160,18 @@ class DeltaOutput(Table):
 
     def past(self) -> Iterator[PastVersion]:
         """The versions that the log can still put together."""
-        for commit in self.versions():
+        # A newest version of which a checkpoint alone is left is in no history.
+        commits = {commit.version: commit for commit in self.versions()}
+        own = commits.get(self.version, TableVersion(self.version, "", "", {}))
+        yield PastVersion(own, _sizes(self._table))
+        for commit in commits.values():
+            if commit.version >= self.version:
+                continue
             try:
                 table = _at(self.uri, self._table, commit.version)
             except InputError:  # no checkpoint lies before it any more, nor before older ones
                 return
-            actions = table_of(table.get_add_actions())
-            paths = (unquote(path) for path in actions.column("path").to_pylist())
-            yield PastVersion(commit, dict(zip(paths, actions.column("size_bytes").to_pylist(), strict=True)))
+            yield PastVersion(commit, _sizes(table))
 
     def mentioned(self, paths: Collection[str]) -> set[str]:
         """Those that are active, or were added or removed by a commit not older than they are."""
@@ -201,6 +205,13 @@ class DeltaOutput(Table):
     def undo(self, version: int) -> str:
         """Spark's statement."""
         return f"RESTORE TABLE delta.`{self.uri}` TO VERSION AS OF {version}"
+
+
+def _sizes(table: DeltaTable) -> dict[str, int]:
+    """Bytes of the active files by path."""
+    actions = table_of(table.get_add_actions())
+    paths = (unquote(path) for path in actions.column("path").to_pylist())
+    return dict(zip(paths, actions.column("size_bytes").to_pylist(), strict=True))
 
 
 def _at(uri: str, newest: DeltaTable, version: int) -> DeltaTable:
