@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -67,6 +68,7 @@ def retain(  # noqa: PLR0913, PLR0917  # each is a flag
         int | None, typer.Option(min=0, help="Keep what was the table within so many days; as promised by default.")
     ] = None,
     shorter: Annotated[bool, typer.Option("--shorter", help="Allow fewer days than the table promises.")] = False,
+    optimize: Annotated[bool, typer.Option("--optimize", help="Merge the small files of each unit, too.")] = False,
     dry_run: DryRun = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask, on a terminal.")] = False,
     json: Json = False,
@@ -85,11 +87,12 @@ def retain(  # noqa: PLR0913, PLR0917  # each is a flag
     from batchscore import retain as room  # noqa: PLC0415  # heavy
     from batchscore.cli import retention_text  # noqa: PLC0415  # not for --help
 
-    plan = room.retain(where, days, settings_days=settings_days, shorter=shorter)
+    asked = functools.partial(room.retain, where, days, settings_days=settings_days, shorter=shorter, optimize=optimize)
+    plan = asked()
     if not json:
         show.emit(retention_text.retention_lines(plan), None, as_json=False)
     if not (dry_run or plan.empty or _declined(asks=not (yes or json))):
-        plan = room.retain(where, days, settings_days=settings_days, shorter=shorter, dry_run=False)
+        plan = asked(dry_run=False)
         if not json:
             show.emit(retention_text.removed_lines(plan), None, as_json=False)
     if json:

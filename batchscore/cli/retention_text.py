@@ -101,7 +101,14 @@ def retention_lines(retention: Retention) -> list[str]:
         _line("reach now", _horizon(plan.before)),
         _line("afterwards", _horizon(plan.after)),
     ]
+    if retention.merged.files:
+        lines.append(_line("merge", _merged(retention)))
     return [*lines, "nothing to remove"] if retention.empty else lines
+
+
+def _merged(retention: Retention) -> str:
+    merged = retention.merged
+    return f"{merged.files:,} small files of {merged.units:,} units into {merged.into:,}, no row changes"
 
 
 def _retained(plan: RetentionPlan) -> tuple[str, str, str, str]:
@@ -120,7 +127,8 @@ def _horizon(reach: Sequence[Reach]) -> str:
 def removed_lines(retention: Retention) -> list[str]:
     """What was removed."""
     files = sum(len(plan.files) + len(plan.documents) for plan in retention.plans)
-    return [_line("removed", f"{files:,} files, {size_text(sum(plan.size for plan in retention.plans))}")]
+    merged = [_line("merged", _merged(retention))] if retention.merged.files else []
+    return [*merged, _line("removed", f"{files:,} files, {size_text(sum(plan.size for plan in retention.plans))}")]
 
 
 def retention_document(retention: Retention) -> dict[str, object]:
@@ -130,6 +138,7 @@ def retention_document(retention: Retention) -> dict[str, object]:
         "promised_days": retention.promised_days,
         "dry_run": retention.dry_run,
         "nothing_to_do": retention.empty,
+        "merged": retention.merged,
         "tables": [
             {
                 "table": redact(plan.table),

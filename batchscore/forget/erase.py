@@ -110,7 +110,7 @@ class Eraser:
 
     def __init__(self, table: Table, order: Order, *, recorded: bool) -> None:
         self._uri, self._order, self._recorded = table.uri, order, recorded
-        self._searcher = Searcher(table.uri, table.columns, table.partition_by, order.keys)
+        self._searcher = Searcher(table.uri, table.columns, order.keys)
 
     def preview(self) -> Erasure:
         """What would be erased; writes nothing."""
@@ -187,12 +187,13 @@ class Eraser:
         )
         try:
             look.table.write(change)
-        except Exception as error:
+        except Exception as error:  # stores raise many types, some of them after the version landed
             version = self._outcome(look, error)
             if version is None:
                 self._undo(written, record)
-                if isinstance(error, BatchscoreError) or not self._moved_on(look):
-                    raise _refused(error) from error
+                if isinstance(error, BatchscoreError):
+                    raise
+                self._refuse_unmoved(look, error)
                 return None
             _LOG.warning("the erasure landed as version %d and then failed: %s", version, error)
         else:
@@ -224,25 +225,21 @@ class Eraser:
         table = tables.open_table(self._uri)
         return None if table is None else self._landed(table, look.table.version)
 
-    def _moved_on(self, look: _Look) -> bool:
+    def _refuse_unmoved(self, look: _Look, error: Exception) -> None:
+        """Where no other commit came first, storage refused this one."""
         table = tables.open_table(self._uri)
-        return table is not None and table.version > look.table.version
+        if table is None or table.version <= look.table.version:
+            raise UnavailableError(
+                "the erasure could not be committed; the table is as it was",
+                found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                hint="check space and write permission of the table, then try again",
+            ) from error
 
     def _landed(self, table: Table, since: int) -> int | None:
         newer = table.version - since
         commits = table.versions(newer) if newer > 0 else ()
         mine = self._order.forget_id
         return next((item.version for item in commits if item.metadata.get(amendments.FORGOTTEN_KEY) == mine), None)
-
-
-def _refused(error: Exception) -> BatchscoreError:
-    if isinstance(error, BatchscoreError):
-        return error
-    return UnavailableError(
-        "the erasure could not be committed; the table is as it was",
-        found=str(error).splitlines()[0] if str(error) else type(error).__name__,
-        hint="check space and write permission of the table, then try again",
-    )
 
 
 def _erasure(look: _Look, version: int = -1) -> Erasure:

@@ -20,7 +20,7 @@ MASK = "***"
 # A value of fewer characters is masked where its column stands beside it, or where it is all of a sample: alone it
 # may be any count.
 TELLING_CHARS = 4
-_ASSIGNED = re.compile(r"(?P<name>\w+)(?P<sign>\s*(?:=|<=>|:)\s*)(?P<quote>['\"]?)(?P<value>[^\s,;:()'\"]+)(?P=quote)")
+_VALUE = r"(?P<sign>\s*(?:=|<=>|:)\s*)(?P<quote>['\"]?)(?P<value>[^\s,;:()'\"]+)(?P=quote)"
 _WORD = re.compile(r"[\w.@+\-]*\w")
 
 
@@ -40,6 +40,8 @@ class Masker:
             for name, value in key.items():
                 if value:
                     self._by_name[name].add(value)
+        names = "|".join(re.escape(name) for name in self._by_name) or r"\b\B"  # no name: nothing matches
+        self._assignments = re.compile(rf"(?<!\w)(?P<name>{names}){_VALUE}")
         everything = set().union(*self._by_name.values())
         self._values = everything
         self._telling = {value for value in everything if len(value) >= TELLING_CHARS}
@@ -50,7 +52,7 @@ class Masker:
         """A sentence without the values."""
         if self._spaced is not None:
             text = self._spaced.sub(MASK, text)
-        text = _ASSIGNED.sub(self._assigned, text)
+        text = self._assignments.sub(self._assigned, text)
         return _WORD.sub(lambda found: MASK if found[0] in self._telling else found[0], text)
 
     def sample(self, text: str) -> str:

@@ -64,6 +64,7 @@ class Change:
         units: the units whose active files ``removed`` is, all of them and no other; None where it is not that.
         metadata: text that the commit carries.
         operation: what kind of commit it is, where the format has no words of its own for it.
+        moves_data: the rows are those of before, in other files; readers of changes have nothing to read.
     """
 
     columns: Schema
@@ -74,6 +75,7 @@ class Change:
     units: Collection[UnitValues] | None
     metadata: Mapping[str, str]
     operation: str = "publish"
+    moves_data: bool = False
 
 
 class Table(Protocol):

@@ -121,7 +121,7 @@ class DeltaOutput(Table):
             self._table.alter.add_columns(new, commit_properties=_properties({}), post_commithook_properties=NO_HOOKS)
             return False
         self._table.create_write_transaction(
-            [*_adds(change.files), *removes],
+            [*_adds(change.files, data_change=not change.moves_data), *removes],
             mode,
             schema,
             list(self.snapshot.partition_by),
@@ -164,14 +164,18 @@ class DeltaOutput(Table):
 
     def past(self) -> Iterator[PastVersion]:
         """The versions that the log can still put together."""
-        for commit in self.versions():
+        # A newest version of which a checkpoint alone is left is in no history.
+        commits = {commit.version: commit for commit in self.versions()}
+        own = commits.get(self.version, TableVersion(self.version, "", "", {}))
+        yield PastVersion(own, _sizes(self._table))
+        for commit in commits.values():
+            if commit.version >= self.version:
+                continue
             try:
                 table = _at(self.uri, self._table, commit.version)
             except InputError:  # no checkpoint lies before it any more, nor before older ones
                 return
-            actions = table_of(table.get_add_actions())
-            paths = (unquote(path) for path in actions.column("path").to_pylist())
-            yield PastVersion(commit, dict(zip(paths, actions.column("size_bytes").to_pylist(), strict=True)))
+            yield PastVersion(commit, _sizes(table))
 
     def mentioned(self, paths: Collection[str]) -> set[str]:
         """Those that are active, or were added or removed by a commit not older than they are."""
@@ -207,6 +211,13 @@ class DeltaOutput(Table):
     def undo(self, version: int) -> str:
         """Spark's statement."""
         return f"RESTORE TABLE delta.`{self.uri}` TO VERSION AS OF {version}"
+
+
+def _sizes(table: DeltaTable) -> dict[str, int]:
+    """Bytes of the active files by path."""
+    actions = table_of(table.get_add_actions())
+    paths = (unquote(path) for path in actions.column("path").to_pylist())
+    return dict(zip(paths, actions.column("size_bytes").to_pylist(), strict=True))
 
 
 def _at(uri: str, newest: DeltaTable, version: int) -> DeltaTable:
@@ -245,7 +256,7 @@ def _field(column: Column) -> Field:
     return Field.from_json(json.dumps(facts))
 
 
-def _adds(files: Sequence[StagedFile]) -> list[AddAction]:
+def _adds(files: Sequence[StagedFile], *, data_change: bool = True) -> list[AddAction]:
     now = int(time.time() * 1000)
     return [
         AddAction(
@@ -253,7 +264,7 @@ def _adds(files: Sequence[StagedFile]) -> list[AddAction]:
             size=file.size,
             partition_values=dict(file.unit),
             modification_time=now,
-            data_change=True,
+            data_change=data_change,
             stats=delta_stats(file),
         )
         for file in files
@@ -286,7 +297,7 @@ def _removal(
         return "overwrite", filters, []
     vectors = [file.path for file in change.removed if file.deleted]
     if not vectors:
-        return "append", None, [_remove(file) for file in change.removed]
+        return "append", None, [_remove(file, data_change=not change.moves_data) for file in change.removed]
     if len(change.removed) == table_of(table.get_add_actions()).num_rows:
         return "overwrite", None, []  # all that is active goes
     raise inexpressible(uri, listed(vectors, 3))
@@ -301,8 +312,8 @@ def inexpressible(uri: str, found: str) -> SettingsError:
     )
 
 
-def _remove(file: ActiveFile) -> RemoveAction:
-    return RemoveAction(file.path, True, int(time.time() * 1000), file.size, dict(file.unit))
+def _remove(file: ActiveFile, *, data_change: bool) -> RemoveAction:
+    return RemoveAction(file.path, data_change, int(time.time() * 1000), file.size, dict(file.unit))
 
 
 def exact_filter(units: Collection[UnitValues] | None, columns: Schema, partition_by: Sequence[str]) -> Filter | None:

@@ -18,10 +18,10 @@ from batchscore.plan.units import is_live
 from batchscore.predictions import read_predictions
 from batchscore.publish import commit, retention
 from batchscore.publish import rollback as rollback_room
-from batchscore.retain import retain
+from batchscore.retain import merging, retain
 from batchscore.rollback import rollback
 from batchscore.tables import open_table
-from tests.factories.delta import set_properties
+from tests.factories.delta import actions, set_properties
 from tests.factories.staging import day, live_units, look, make_plan, offer, publish_run, stage
 
 D1, D2 = day("2026-01-01"), day("2026-01-02")
@@ -240,3 +240,77 @@ def test_the_ledger_loses_old_files_and_no_row(table):
 def test_no_table(tmp_path):
     with pytest.raises(InputError, match="no prediction table"):
         retain(str(tmp_path / "nothing"), 30)
+
+
+# --- small files --------------------------------------------------------------------------------------------
+
+
+def make_small_files(table):
+    """Two units; one holds files of two runs."""
+    plan = make_plan(look(table), "r1", {D1: "k1", D2: "k2"})
+    files = [
+        stage(plan, D1, [1, 2], 0.1),
+        stage(plan, D1, [3], float("nan")),
+        stage(plan, D1, [4]),
+        stage(plan, D2, [5]),
+    ]
+    staged, manifest = offer(plan, files, {D1: "k1", D2: "k2"})
+    commit(plan, staged, manifest, is_live=is_live)
+    plan = make_plan(look(table), "r2", {D2: "r2"}, mode="append")
+    files = [stage(plan, D2, [6]), stage(plan, D2, [7, 8])]
+    staged, manifest = offer(plan, files, {D2: "r2"})
+    commit(plan, staged, manifest, is_live=is_live)
+
+
+def test_small_files_are_merged_and_units_stay_published(table):
+    make_small_files(table)
+    before = read_predictions(table).sort_by([("id", "ascending")])
+    units = look(table).units
+    assert retain(table, optimize=True).merged.files == 5
+    done = retain(table, optimize=True, dry_run=False).merged
+    assert (done.files, done.units, done.into, done.version) == (5, 2, 2, 2)
+    found = open_table(table)
+    assert sorted(file.runs for file in found.files) == [(("r1", 1),), (("r1", 4),), (("r2", 3),)]
+    assert found.units == units
+    assert str(read_predictions(table).sort_by([("id", "ascending")]).to_pylist()) == str(before.to_pylist())
+    assert live_units(table, {D1: "k1"}) == {D1: True}
+    assert live_units(table, {D2: "r2"}, "append") == {D2: True}
+    assert publish_run(table, "r3", {D1: "k1"}, rows=4).version == -1
+    assert retain(table, optimize=True, dry_run=False).merged.files == 0
+    assert rollback(table, "r1").version == 3
+
+
+def test_merged_files_have_no_bounds_for_nan(tmp_path):
+    table = str(tmp_path / "delta")
+    make_small_files(table)
+    retain(table, optimize=True, dry_run=False)
+    adds = actions(table, 2)
+    stats = [json.loads(entry["add"]["stats"]) for entry in adds if "add" in entry]
+    of_four = next(facts for facts in stats if facts["numRecords"] == 4)
+    assert "prediction" not in of_four["minValues"]
+    assert of_four["minValues"]["_run_id"] == of_four["maxValues"]["_run_id"] == "r1"
+    assert all(not entry[kind]["dataChange"] for entry in adds for kind in ("add", "remove") if kind in entry)
+
+
+def test_a_run_that_publishes_while_files_are_merged(table, monkeypatch):
+    make_small_files(table)
+    real = merging._merged
+
+    def meanwhile(*given):
+        monkeypatch.setattr(merging, "_merged", real)
+        publish_run(table, "r3", {D1: "n1"})
+        return real(*given)
+
+    monkeypatch.setattr(merging, "_merged", meanwhile)
+    assert retain(table, optimize=True, dry_run=False).merged.files == 2
+    assert live_units(table, {D1: "n1"}) == {D1: True}
+    assert len(read_predictions(table)) == 6
+
+
+def test_a_run_that_was_planned_before_files_were_merged_publishes(table):
+    make_small_files(table)
+    plan = make_plan(look(table), "r3", {D1: "n1"})
+    staged, manifest = offer(plan, [stage(plan, D1, range(2))], {D1: "n1"})
+    retain(table, optimize=True, dry_run=False)
+    assert commit(plan, staged, manifest, is_live=is_live).version == 3
+    assert look(table).units[D1].runs == (("r3", 2),)

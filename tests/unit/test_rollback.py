@@ -163,6 +163,7 @@ def test_a_version_that_left_the_history(tmp_path):
     table = str(tmp_path / "parquet")
     for number in range(3):
         publish_run(table, f"r{number}", {D1: f"k{number}"})
+    record.history(table, 9)
     for path in (Path(table) / "_batchscore/versions").glob(f"{0:020d}-*"):
         path.unlink()
     with pytest.raises(InputError, match=r"r0\n(.|\n)*no longer in the table's history"):
@@ -173,6 +174,7 @@ def test_a_delta_log_that_was_cleaned(tmp_path):
     table = str(tmp_path / "delta")
     for number in range(3):
         publish_run(table, f"r{number}", {D1: f"k{number}"})
+    record.history(table, 9)
     DeltaTable(table).create_checkpoint()
     (Path(table) / "_delta_log" / f"{0:020d}.json").unlink()
     with pytest.raises(InputError, match="cannot be rolled back to run r0"):
