@@ -95,8 +95,9 @@ WORDS = (
     "id", "amount", "name", "ds", "nope", "and", "or", "not", "in", "between", "is", "null", "like", "case", "when",
     "then", "else", "end", "(", ")", ",", "=", "<>", "<=>", ">", "+", "-", "*", "/", "%", "||", "::", "->", "[", "]",
     "{", "}", ";", "--", "/*", "*/", "'a'", "'it''s'", '"b"', "`id`", "`", "'", "1", "1.5", "1e9", "5L", "X'41'",
-    "9" * 40, "upper(", "rand()", "reflect(", "select", "from", "exists", "date", "timestamp", "interval", "1 day", "array(",
-    "cast(", "as", "decimal(10,2)", ":a", "?", "@a", "${a}", "{{a}}", "\\", "\n", "true", "false", "over", "lateral",
+    "9" * 40, "upper(", "rand()", "reflect(", "select", "from", "exists", "date", "timestamp", "interval", "1 day",
+    "array(", "cast(", "as", "decimal(10,2)", ":a", "?", "@a", "${a}", "{{a}}", "\\", "\n", "true", "false", "over",
+    "lateral",
 )  # fmt: skip
 
 
