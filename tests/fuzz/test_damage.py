@@ -73,6 +73,7 @@ def scored(seed: int, name: str) -> None:
     settings = {"input.path": "parquet", "output.path": "out_parquet", "output.carry": ["*"]}
     try:
         plan = pipeline.plan(load("job.yaml", settings), RunOptions())
+        publish.prepare(plan.target.uri)
         results = [score.run_splits_task(plan.task, group) for group in plan.tasks]
     except BatchscoreError as error:
         check_error(error, seed, name)
