@@ -69,9 +69,9 @@ audit: | $(UV) ## known vulnerabilities of what the locks pin; asks the service 
 	for lock in requirements.lock requirements-airflow.lock requirements-peers.lock; do \
 	  echo "== $$lock"; \
 	  $(UV) tool run --quiet --python $(PYTHON) --from 'pip-audit==$(PIP_AUDIT_VERSION)' \
-	    pip-audit --requirement $$lock --require-hashes --disable-pip --progress-spinner off || failed=1; \
+	    pip-audit --requirement $$lock --require-hashes --disable-pip --strict --progress-spinner off || failed=1; \
 	done; \
-	[ $$failed = 0 ] || { echo "error: vulnerabilities were found, or the service was not reachable: see above" >&2; exit 1; }
+	[ $$failed = 0 ] || { echo "error: vulnerabilities were found, or the service did not answer for all packages: see above" >&2; exit 1; }
 
 # Airflow and batchscore cannot share an environment: their pins exclude each other.
 $(AIRFLOW_READY): requirements-airflow.lock | $(UV)

@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 MASK = "***"
 # Shorter ones are words: masking each "true" or "8080" would hide what a message is about.
 MIN_SECRET_CHARS = 6
+LONG_CHARS = 16  # shorter ones are masked where they stand alone: one may be a part of other words
 # A message is cut much earlier; this only keeps the patterns from reading a megabyte.
 MAX_READ_CHARS = 50_000
 
@@ -62,11 +63,16 @@ def redact(text: str) -> str:
     'abfss://lake@account.dfs.core.windows.net/t'
     """
     for value in sorted(_learned, key=len, reverse=True):
-        text = text.replace(value, MASK)
+        if value in text:
+            text = _learned_as_word(value).sub(MASK, text) if len(value) < LONG_CHARS else text.replace(value, MASK)
     text = _URI.sub(_redacted_uri, text)
     for pattern in (_HEADER, _ASSIGNED, _SIGNED, _SAID):
         text = pattern.sub(rf"\g<name>\g<eq>{MASK}", text)
     return text
+
+
+def _learned_as_word(value: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])")
 
 
 def _redacted_uri(match: re.Match[str]) -> str:
