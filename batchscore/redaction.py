@@ -18,6 +18,7 @@ MASK = "***"
 MIN_SECRET_CHARS = 6
 # Masked also where nobody had the environment learned: storage services quote what they refuse.
 ALWAYS_SECRET = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+LONG_CHARS = 16  # shorter ones are masked where they stand alone: one may be a part of other words
 # A message is cut much earlier; this only keeps the patterns from reading a megabyte.
 MAX_READ_CHARS = 50_000
 
@@ -71,11 +72,16 @@ def redact(text: str) -> str:
     """
     given = (value for name in ALWAYS_SECRET if len(value := os.environ.get(name, "")) >= MIN_SECRET_CHARS)
     for value in sorted({*_learned, *given}, key=len, reverse=True):
-        text = text.replace(value, MASK)
+        if value in text:
+            text = _learned_as_word(value).sub(MASK, text) if len(value) < LONG_CHARS else text.replace(value, MASK)
     text = _URI.sub(_redacted_uri, text)
     for pattern in (_HEADER, _SESSION, _ASSIGNED, _SIGNED, _SAID):
         text = pattern.sub(rf"\g<name>\g<eq>{MASK}", text)
     return text
+
+
+def _learned_as_word(value: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])")
 
 
 def _redacted_uri(match: re.Match[str]) -> str:

@@ -57,11 +57,8 @@ def leaks(text: str) -> list[str]:
 
 def search(job: Job) -> list[str]:
     """Files that hold a canary, but for the settings that were given."""
-    return [
-        str(path.relative_to(job.folder))
-        for path in job.folder.rglob("*")
-        if path.is_file() and path != job.settings and CANARY.encode() in path.read_bytes()
-    ]
+    files = (path for path in job.folder.rglob("*") if path.is_file() and path != job.settings)
+    return [str(path.relative_to(job.folder)) for path in files if CANARY.encode() in path.read_bytes()]
 
 
 def tried(job: Job, code: int, *arguments: object, **environment: str) -> str:
