@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from multiprocessing.connection import wait
 
 from batchscore.contracts import ScoringTask, TaskResult
-from batchscore.errors import BatchscoreError, OutOfMemoryError, UnavailableError
-from batchscore.runners.base import Group, OnResult, Outcome, SplitsWorker
+from batchscore.errors import BatchscoreError
+from batchscore.runners.base import Group, OnResult, SplitsWorker
 from batchscore.runners.process import WorkerProcess
-
-
-# A group that met failing storage is tried as often; Spark tries a task of a cluster four times.
-TRIES = 3
 
 
 def cores() -> int:
@@ -62,7 +58,6 @@ class LocalRunner:
         """See :class:`batchscore.runners.base.Runner`. No process outlives the call, however it ends."""
         waiting = deque(enumerate(groups))
         results: dict[int, TaskResult] = {}
-        failures: Counter[int | None] = Counter()
         pool: list[WorkerProcess] = []
         try:
             for _ in range(min(self._workers, len(groups))):
@@ -74,10 +69,6 @@ class LocalRunner:
                 for process in _ready(pool):
                     index = process.index
                     outcome = process.take()
-                    if index is not None and _worth_another_try(outcome) and failures[index] < TRIES - 1:
-                        failures[index] += 1
-                        process.give(index, groups[index])
-                        continue
                     if isinstance(outcome, BatchscoreError):
                         raise outcome
                     if index is not None:
@@ -89,11 +80,6 @@ class LocalRunner:
             for process in pool:
                 process.end()
         return [results[index] for index in range(len(groups))]
-
-
-def _worth_another_try(outcome: Outcome) -> bool:
-    """Whether storage failed; a group that took too much memory would take it again."""
-    return isinstance(outcome, UnavailableError) and not isinstance(outcome, OutOfMemoryError)
 
 
 def _ready(pool: Sequence[WorkerProcess]) -> list[WorkerProcess]:
