@@ -1,12 +1,14 @@
 """A real S3 server (moto's, a process of its own) and a front before it that fails where a test says so.
 
-Clients talk to the front alone. It knows one pair of keys and refuses others as the real service does: with a text that
+Both are processes of their own: some calls of delta-rs hold Python's lock while they wait for an answer. Clients talk
+to the front alone. It knows one pair of keys and refuses others as the real service does: with a text that
 quotes the whole request, session token included.
 """
 
 from __future__ import annotations
 
 import http.client
+import json
 import random
 import re
 import socket
@@ -17,15 +19,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
+CONTROL = "/__front__"  # no bucket's name
 START_SECONDS = 60
 STALL_SECONDS = 120.0
 SLOW_PIECES = 8
 SLOW_SECONDS = 0.05
+ACCESS_KEY, SECRET_KEY = "AKIATESTKEY", "secret-CANARY-4f1c9e"
 
 Kind = Literal["error", "slow_down", "reset", "stall", "slow", "cut", "truncated", "landed", "denied", "expired"]
 CODES = {
@@ -68,13 +72,14 @@ class Fault:
 
 @dataclass
 class Front:
-    """The address that clients use, what they asked, and what is to befall them."""
+    """The address that clients use, and what is to befall them: a test's end of it."""
 
     endpoint: str
     backend: tuple[str, int]
     access_key: str
     secret_key: str
     faults: list[Fault] = field(default_factory=list)
+<<<<<<< HEAD
     seen: list[str] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -84,20 +89,34 @@ class Front:
         with self.lock:
             self.seen.append(request)
             return next((fault for fault in self.faults if fault.takes(request, self.chance)), None)
+=======
+>>>>>>> s3
 
     @contextmanager
     def failing(self, kind: Kind, pattern: str, times: int | None = None, share: float = 1.0) -> Iterator[Fault]:
         """While it is entered, requests that the pattern finds fail."""
         fault = Fault(kind, pattern, times, share)
         self.faults.append(fault)
+        self._tell()
         try:
             yield fault
         finally:
+            self._tell()  # brings the hits
             self.faults.remove(fault)
+            self._tell()
 
     def clear(self) -> None:
         self.faults.clear()
-        self.seen.clear()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Hands the faults over and takes the hits that they have had."""
+        host, _, port = self.endpoint.partition("://")[2].partition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        connection.request("POST", CONTROL, json.dumps([asdict(fault) for fault in self.faults]))
+        for fault, hits in zip(self.faults, json.loads(connection.getresponse().read()), strict=True):
+            fault.hits = hits
+        connection.close()
 
     def environment(self) -> dict[str, str]:
         """What a user of the store exports."""
@@ -124,6 +143,29 @@ class Front:
         return re.findall(r"<Key>([^<]*)</Key>", text)
 
 
+class _State:
+    """What the front's own process knows."""
+
+    def __init__(self, backend: tuple[str, int], access_key: str) -> None:
+        self.backend, self.access_key = backend, access_key
+        self.faults: list[Fault] = []
+        self._lock = threading.Lock()
+        self._chance = random.Random(7)  # noqa: S311  # no secret
+
+    def fault_of(self, request: str) -> Fault | None:
+        with self._lock:
+            return next((fault for fault in self.faults if fault.takes(request, self._chance)), None)
+
+    def take(self, given: list[dict[str, Any]]) -> list[int]:
+        """Faults that are known already keep their hits, which are returned."""
+        with self._lock:
+            known = {(fault.kind, fault.pattern): fault.hits for fault in self.faults}
+            self.faults = [Fault(**facts) for facts in given]
+            for fault in self.faults:
+                fault.hits = known.get((fault.kind, fault.pattern), 0)
+            return [fault.hits for fault in self.faults]
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Any
@@ -132,7 +174,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: pytest shows what a test prints."""
 
     def serve(self) -> None:
-        front: Front = self.server.front
+        front: _State = self.server.state
+        if self.path == CONTROL:
+            self._write_json(front.take(json.loads(self._body())))
+            return
         fault = front.fault_of(f"{self.command} {self.path}")
         kind = fault.kind if fault is not None else None
         if kind == "cut":
@@ -142,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self._body()
         if kind == "stall":
-            front.closing.wait(STALL_SECONDS)
+            time.sleep(STALL_SECONDS)
             self._drop()
         elif f"Credential={front.access_key}/" not in (self.headers.get("Authorization") or ""):
             self._refuse()
@@ -172,7 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
             left_out |= {"content-md5", "x-amz-content-sha256", "x-amz-trailer", "x-amz-decoded-content-length"}
             left_out |= {name.lower() for name in self.headers if name.lower().startswith("x-amz-checksum")}
         headers = {name: value for name, value in self.headers.items() if name.lower() not in left_out}
-        connection = http.client.HTTPConnection(*self.server.front.backend, timeout=60)
+        connection = http.client.HTTPConnection(*self.server.state.backend, timeout=60)
         try:
             connection.request(self.command, self.path, body, {**headers, "Content-Length": str(len(body))})
             answer = connection.getresponse()
@@ -199,6 +244,13 @@ class _Handler(BaseHTTPRequestHandler):
             if slow:
                 time.sleep(SLOW_SECONDS)
 
+    def _write_json(self, answer: object) -> None:
+        content = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
     def _answer_error(self, status: int, code: str, message: str = "as the test wants it", more: str = "") -> None:
         text = f'<?xml version="1.0"?>\n<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>'
         content = b"" if self.command == "HEAD" else text.encode()
@@ -222,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
-    front: Front
+    state: _State
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away while it was answered is part of the tests."""
@@ -231,26 +283,46 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def serving(folder: Path) -> Iterator[Front]:
     """Both servers on loopback, for as long as it is entered."""
-    port = _free_port()
-    with (folder / "moto.log").open("wb") as log:
-        backend = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log
+    root = Path(__file__).resolve().parent.parent
+    with (folder / "front.log").open("wb") as log:
+        front = subprocess.Popen(
+            [sys.executable, "-m", "tests.object_store"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd=root,
         )
+    with front:
+        assert front.stdout is not None
+        assert front.stdin is not None
+        started = json.loads(front.stdout.readline() or "null")
+        assert started is not None, (folder / "front.log").read_text()
+        yield Front(started["endpoint"], ("127.0.0.1", started["port"]), ACCESS_KEY, SECRET_KEY)
+        front.stdin.close()  # tells it to end
+        try:
+            front.wait(20)
+        finally:
+            front.kill()
+
+
+def main() -> None:
+    """The front's own process, with the server as its child; both end with its standard input."""
+    port = _free_port()
+    backend = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
     try:
         _wait(port, backend)
         with _Server(("127.0.0.1", 0), _Handler) as server:
+            server.state = _State(("127.0.0.1", port), ACCESS_KEY)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
             endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-            server.front = Front(endpoint, ("127.0.0.1", port), "AKIATESTKEY", "secret-CANARY-4f1c9e")
-            thread = threading.Thread(target=server.serve_forever, daemon=True)
-            thread.start()
-            yield server.front
-            server.front.closing.set()
+            print(json.dumps({"endpoint": endpoint, "port": port}), flush=True)  # noqa: T201  # tells the test where
+            sys.stdin.read()
             server.shutdown()
-            thread.join(10)
     finally:
-        backend.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            backend.wait(10)
         backend.kill()
         backend.wait()
 
@@ -268,4 +340,8 @@ def _wait(port: int, backend: subprocess.Popen[bytes]) -> None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.1)
-    raise RuntimeError("moto's server did not start: is moto[server] installed?")
+    raise RuntimeError("moto's server did not start: is moto[s3] installed?")
+
+
+if __name__ == "__main__":
+    main()

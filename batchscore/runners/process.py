@@ -28,6 +28,8 @@ from batchscore.contracts import ScoringTask
 from batchscore.errors import BatchscoreError, OutOfMemoryError, UnavailableError
 from batchscore.runners.base import Group, Outcome, SplitsWorker, attempt, unforeseen
 
+TRIES = 3  # of a group; Spark tries a task of a cluster four times
+
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from batchscore.runners.process import serve; serve(int(sys.argv[2]), sys.argv[3])"
@@ -134,6 +136,7 @@ def serve(descriptor: int, module: str) -> None:
         importlib.import_module(module)
     work: Callable[[Group], Outcome] | None = None
     while True:
+<<<<<<< HEAD
         message = inbox.get()
         try:
             content = pickle.loads(message)  # noqa: S301  # from our own parent
@@ -148,6 +151,19 @@ def serve(descriptor: int, module: str) -> None:
 
 def _fail(error: BatchscoreError, _: Group) -> BatchscoreError:
     return error
+=======
+        group = pickle.loads(inbox.get())  # noqa: S301  # from our own parent
+        connection.send_bytes(pickle.dumps(_outcome(worker, task, group)))
+
+
+def _outcome(worker: SplitsWorker, task: ScoringTask, group: Group) -> Outcome:
+    """How the group ended; it is tried again where storage failed. What takes too much memory would take it again."""
+    for _ in range(TRIES - 1):
+        outcome = attempt(worker, task, group)
+        if not isinstance(outcome, UnavailableError) or isinstance(outcome, OutOfMemoryError):
+            return outcome
+    return attempt(worker, task, group)
+>>>>>>> s3
 
 
 def _read(connection: Connection[bytes, bytes], inbox: SimpleQueue[bytes]) -> None:

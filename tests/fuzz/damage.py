@@ -15,7 +15,7 @@ MOST_BYTES = 8
 
 def damaged(content: bytes, seed: int, *, name: str = "") -> bytes:
     """``content`` with bytes flipped, cut off, blanked or repeated, or, of JSON, with a value of another kind."""
-    chance = random.Random(seed)  # noqa: S311  # repeatable, not secret
+    chance = random.Random(seed)  # repeatable, not secret
     ways = [_flip, _flip, _cut, _blank, _repeat, _swap]
     if name.endswith(".json"):
         ways += [_odd_value] * 6

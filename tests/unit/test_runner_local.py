@@ -13,6 +13,7 @@ import pytest
 from batchscore.contracts import TaskResult
 from batchscore.errors import BadRowsError, BatchscoreError, SettingsError, UnavailableError
 from batchscore.runners import LocalRunner, end_spares, local, runner_class, start_ahead
+from batchscore.runners.process import TRIES
 from tests import samples
 
 TESTS = Path(samples.__file__).parent
@@ -74,6 +75,16 @@ def test_a_bug_in_a_worker_is_named_with_its_place():
         LocalRunner(1).run_splits(samples.bug, samples.scoring_task(), samples.groups_of(1), silent)
     assert caught.value.exit_code == 1
     assert "samples.py" in caught.value.detail[-1]
+
+
+def test_a_group_that_met_failing_storage_is_tried_again_a_few_times(tmp_path):
+    task = samples.scoring_task(staging=str(tmp_path))
+    (result,) = LocalRunner(1).run_splits(samples.flaky, task, samples.groups_of(1), silent)
+    assert result.rows_read == 1
+    assert len(list(tmp_path.glob("flaky-*"))) == 2
+    with pytest.raises(UnavailableError, match="does not answer"):
+        LocalRunner(1).run_splits(samples.unavailable, task, samples.groups_of(1), silent)
+    assert len(list(tmp_path.iterdir())) == 2 + TRIES
 
 
 @pytest.mark.parametrize(("worker", "how"), [(samples.killed, "SIGKILL"), (samples.exits, "exit code 3")])
