@@ -59,10 +59,6 @@ test-spark: $(READY) ## tests that share a Spark session
 test-e2e: $(READY) ## the commands as a user runs them
 	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadgroup tests/e2e
 
-.PHONY: torture
-torture: $(READY) ## the long form of the proofs: thousands of damaged files and odd inputs
-	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) -m torture tests
-
 .PHONY: audit
 audit: | $(UV) ## known vulnerabilities of what the locks pin; asks the service of the Python Packaging Index
 	@set -euo pipefail; failed=0; \
@@ -83,10 +79,10 @@ TORTURE_ROUNDS ?= 100
 TORTURE_RESULTS := $(CURDIR)/.torture.json
 
 .PHONY: torture
-torture: $(READY) ## kill, double and pause runs, for an hour; writes the counts into docs/reliability.md
+torture: $(READY) ## the long form of the proofs: an hour of kills, double runs, damaged files; writes docs/reliability.md
 	rm -f $(TORTURE_RESULTS)
 	BATCHSCORE_TORTURE_RESULTS=$(TORTURE_RESULTS) BATCHSCORE_TORTURE_ROUNDS=$(TORTURE_ROUNDS) \
-	  $(BIN)/python -m pytest -q tests/torture
+	  $(BIN)/python -m pytest -q -m torture tests/torture tests/fuzz
 	$(BIN)/python -m tests.torture.report $(TORTURE_RESULTS)
 
 .PHONY: airflow-test

@@ -136,7 +136,6 @@ def serve(descriptor: int, module: str) -> None:
         importlib.import_module(module)
     work: Callable[[Group], Outcome] | None = None
     while True:
-<<<<<<< HEAD
         message = inbox.get()
         try:
             content = pickle.loads(message)  # noqa: S301  # from our own parent
@@ -144,16 +143,13 @@ def serve(descriptor: int, module: str) -> None:
             work = functools.partial(_fail, unforeseen(error))
             continue
         if isinstance(content, _Beginning):
-            work = functools.partial(attempt, content.worker, content.task)
+            work = functools.partial(_outcome, content.worker, content.task)
         elif work is not None:
             connection.send_bytes(pickle.dumps(work(content)))
 
 
 def _fail(error: BatchscoreError, _: Group) -> BatchscoreError:
     return error
-=======
-        group = pickle.loads(inbox.get())  # noqa: S301  # from our own parent
-        connection.send_bytes(pickle.dumps(_outcome(worker, task, group)))
 
 
 def _outcome(worker: SplitsWorker, task: ScoringTask, group: Group) -> Outcome:
@@ -163,7 +159,6 @@ def _outcome(worker: SplitsWorker, task: ScoringTask, group: Group) -> Outcome:
         if not isinstance(outcome, UnavailableError) or isinstance(outcome, OutOfMemoryError):
             return outcome
     return attempt(worker, task, group)
->>>>>>> s3
 
 
 def _read(connection: Connection[bytes, bytes], inbox: SimpleQueue[bytes]) -> None:

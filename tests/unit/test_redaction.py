@@ -13,7 +13,7 @@ from batchscore.config import load
 from batchscore.errors import InputError, bounded
 from batchscore.redaction import MASK, learn, learn_environment, redact
 
-SECRET = "hunter2"
+SECRET = "hunter2"  # noqa: S105  # made up
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +113,7 @@ def test_logs_of_every_library_are_masked(capsys):
     handler = logging.StreamHandler()  # one of the library's own, as MLflow's
     logger.addHandler(handler)
     try:
-        raise ValueError("cannot reach postgresql://ann:hunter2@db")
+        raise ValueError("cannot reach postgresql://ann:hunter2@db")  # noqa: TRY301  # a trace to log
     except ValueError:
         logger.exception("with %s", "topsecret-value")
     finally:
