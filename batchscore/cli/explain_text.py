@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from batchscore.explain import Explanation
     from batchscore.lookup import Value
 
-LABEL_CHARS = 12
+LABEL_CHARS = 13
 MAX_FEATURES = 20
 VALUE_CHARS = 40
 # Settings that say what was scored and how; `batchscore show` has all of them.
@@ -97,8 +97,14 @@ def _settings(manifest: Manifest) -> str:
         values = manifest.settings.get(section)
         value = values.get(name) if isinstance(values, dict) else None
         if value not in (None, "", [], {}):
-            told.append(f"{name} {listed(value) if isinstance(value, list) else bounded(value)}")
+            told.append(f"{name} {_setting(value)}")
     return f"{', '.join(told)} (digest {manifest.settings_digest[:DIGEST_CHARS]})"
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, dict):
+        return listed([f"{name}={_setting(item)}" for name, item in value.items()])
+    return "|".join(map(str, value)) if isinstance(value, list) else bounded(value)
 
 
 def _engine(manifest: Manifest) -> str:
@@ -180,7 +186,7 @@ def _values_lines(values: Sequence[Value]) -> list[str]:
 
 def _contribution_lines(given: Contributions) -> list[str]:
     if not given.outputs:
-        return [_line("contributions", f" none: {given.reason}")]
+        return [_line("contributions", f"none: {given.reason}")]
     chosen = max(given.outputs, key=lambda output: output.raw)
     lines = [f"contributions by {given.library}'s own SHAP values, the largest first{_chosen(given, chosen)}"]
     shown = chosen.items[:MAX_FEATURES]

@@ -159,7 +159,7 @@ def test_pieces_that_are_missing_are_said_and_the_rest_is_told():
 def test_an_input_that_changed():
     given = dataclasses.replace(whole().input, verified=False, file="", values=(), problem="the files of ds=1 are gone")
     lines = text(dataclasses.replace(whole(), input=given)).splitlines()
-    assert "input row    not available: the files of ds=1 are gone" in lines
+    assert "input row     not available: the files of ds=1 are gone" in lines
     assert not any("as recorded" in line for line in lines)
 
 
@@ -191,7 +191,7 @@ def test_the_most_probable_of_several_classes():
 def test_values_are_bounded_and_on_one_line():
     row = dataclasses.replace(whole().row, values=(Value("note", "string", "a\nb" + "x" * 500),), scores=())
     lines = text(dataclasses.replace(whole(), row=row)).splitlines()
-    assert lines[0].startswith("row          note=a bxxx")
+    assert lines[0].startswith("row           note=a bxxx")
     assert len(lines[0]) < 80
 
 
