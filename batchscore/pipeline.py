@@ -241,13 +241,20 @@ class _Attempt:
 
     def end_interrupted(self) -> None:
         """What the ledger is told at Ctrl-C: the commit may have landed a moment before."""
-        uri, run_id, offered = self.plan.target.uri, self.plan.run_id, self.offered
-        landed = record.published_records(uri, {run_id}) if offered is not None else []
-        if landed and offered is not None:
-            receipt = Receipt(landed[0].table_version, offered.units)
+        receipt = self._landed()
+        if receipt is not None:
             self.end("published", receipt=receipt, message=f"as version {receipt.version}, and then interrupted")
         else:
             self.end("interrupted", exit_code=INTERRUPTED_EXIT_CODE, message="interrupted")
+
+    def _landed(self) -> Receipt | None:
+        if self.offered is None:
+            return None
+        try:
+            found = record.published_records(self.plan.target.uri, {self.plan.run_id})
+        except (BatchscoreError, OSError):  # an interruption must not become another error
+            return None
+        return Receipt(found[0].table_version, self.offered.units) if found else None
 
 
 def _carry_out(attempt: _Attempt) -> RunRecord:

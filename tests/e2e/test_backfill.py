@@ -367,6 +367,7 @@ def move_to_today(job: Job) -> dt.date:
     """Gives the data the last fourteen days as dates."""
     today = dt.datetime.now(dt.UTC).date()
     old = job.data.rename(job.data.with_name("old"))
+    job.data.mkdir()
     for place, date in enumerate(DATES):
         shutil.move(old / f"ds={date}", job.data / f"ds={today - dt.timedelta(days=DAYS - 1 - place)}")
     return today
