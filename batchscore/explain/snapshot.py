@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pyarrow as pa
 
@@ -88,7 +89,7 @@ def _telling(keys: Sequence[Key]) -> list[Key]:
 def _pinned(manifest: Manifest) -> PinnedSource:
     version = "latest" if manifest.source_version is None else str(manifest.source_version)
     restriction = recorded_restriction(manifest)
-    kind = "delta" if manifest.source_kind == "delta" else "parquet"
+    kind: Literal["delta", "parquet"] = "delta" if manifest.source_kind == "delta" else "parquet"
     return read.pin(manifest.source_uri, format=kind, version=version, restriction=restriction, present=False)
 
 

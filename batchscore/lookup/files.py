@@ -86,7 +86,7 @@ class FileSet:
         return tuple(column for column in self.columns if not column.type.startswith("unsupported"))
 
 
-def within(bounds: tuple[Any, Any] | None, value: object) -> bool:
+def within(bounds: tuple[Any, Any] | None, value: Any) -> bool:  # noqa: ANN401  # of whatever type the key has
     """Whether a value can lie within bounds; unknown bounds, or those of another type, exclude nothing.
 
     >>> within((1, 5), 6), within((1, 5), 5), within(None, 6), within(("a", "b"), 6)

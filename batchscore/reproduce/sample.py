@@ -131,8 +131,8 @@ def _pieces(plan: ScoringPlan, *, cut: bool) -> Iterator[_Piece]:
     """The plan's splits as the run reads them, or cut at row groups, so that fewer rows are read."""
     groups = _groups(plan)
     starts: dict[str, list[int]] = defaultdict(list)
-    for path, rows in groups.items():
-        starts[path] = np.cumsum([0, *rows]).tolist()
+    for path, sizes in groups.items():
+        starts[path] = np.cumsum([0, *sizes]).tolist()
     for split in (split for task in plan.tasks for split in task):
         chosen = split.row_groups if split.row_groups is not None else tuple(range(len(groups[split.path])))
         if not chosen:
