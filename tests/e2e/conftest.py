@@ -118,7 +118,7 @@ def own(job: Job) -> Job:
     """The demo after its first run, with model and input in its own folder: both may be changed."""
     (folder,) = (path.parent for path in (job.folder / "models").rglob("MLmodel"))
     with sqlite3.connect(job.folder / "mlruns.db") as database:
-        database.execute("UPDATE model_versions SET source = ?", [folder.as_uri()])
+        database.execute("UPDATE model_versions SET source = :to, storage_location = :to", {"to": folder.as_uri()})
     done = job.run()
     assert done.returncode == 0, done.stderr
     return job
