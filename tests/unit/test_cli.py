@@ -39,7 +39,20 @@ from batchscore.errors import SettingsError
 from tests.unit.golden_files import assert_golden
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("run", "plan", "check", "engines", "benchmark", "demo", "history", "show", "doctor")
+COMMANDS = (
+    "run",
+    "plan",
+    "check",
+    "engines",
+    "benchmark",
+    "demo",
+    "history",
+    "show",
+    "doctor",
+    "rollback",
+    "retain",
+    "forget",
+)
 HEAVY = ("pyspark", "mlflow", "pandas", "numpy", "pyarrow", "deltalake", "great_expectations", "lightgbm", "sklearn")
 SETTINGS = "model: {name: fraud}\ninput: {path: data}\noutput: {path: out, keys: id}\n"
 
