@@ -319,3 +319,23 @@ def test_a_run_that_was_planned_before_files_were_merged_publishes(table):
     retain(table, optimize=True, dry_run=False)
     assert commit(plan, staged, manifest, is_live=is_live).version == 3
     assert look(table).units[D1].runs == (("r3", 2),)
+
+
+def test_what_a_killed_retention_left_is_removed_by_the_next(table, monkeypatch):
+    make_history(table)
+    before = rows_of(table)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(retention, "delete_files", killed)
+        with pytest.raises(KeyboardInterrupt):
+            retain(table, 30, dry_run=False)
+    assert rows_of(table) == before
+    version = open_table(table).version
+    with pytest.raises(InputError, match="gave version 0 up"):
+        rollback(table, "r0")
+    assert len(retain(table, 30, dry_run=False).plans[0].files) == 1
+    assert open_table(table).version == version  # given up already
+    assert rows_of(table) == before
