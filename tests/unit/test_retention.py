@@ -26,6 +26,8 @@ from tests.factories.staging import day, live_units, look, make_plan, offer, pub
 
 D1, D2 = day("2026-01-01"), day("2026-01-02")
 OLD = dt.timedelta(days=40)
+# Delta's log still has the commit; of a Parquet table the version's file is gone.
+OUT_OF_REACH = {"delta": "gave version 0 up", "parquet": "no longer in the table's history"}
 
 
 @pytest.fixture(params=["delta", "parquet"])
@@ -84,7 +86,7 @@ def test_what_only_old_versions_need_goes(table):
     assert len(data_of(table)) == 3
     assert rows_of(table) == before
     assert live_units(table, {D1: "k2", D2: "z"}) == {D1: True, D2: True}
-    with pytest.raises(InputError, match="gave version 0 up"):
+    with pytest.raises(InputError, match=OUT_OF_REACH[Path(table).name]):
         rollback(table, "r0")
     assert rollback(table, "r1").version == 4
 
@@ -190,7 +192,7 @@ def test_a_rollback_that_was_planned_before_meets_the_commit(table, monkeypatch)
         return real(*given)
 
     monkeypatch.setattr(rollback_room, "_record", meanwhile)
-    with pytest.raises(InputError, match="gave version 0 up"):
+    with pytest.raises(InputError, match=OUT_OF_REACH[Path(table).name]):
         rollback(table, "r0")
     assert len(rows_of(table)) == 4
 
@@ -225,7 +227,7 @@ def test_documents_of_versions_that_are_given_up_go_with_them(tmp_path):
     stray.write_text("{}")  # of a commit that is just under way
     retain(table, 0, shorter=True, dry_run=False)
     assert stray.exists()
-    assert [entry.version for entry in open_table(table).versions()] == [3]
+    assert [entry.version for entry in open_table(table).versions()] == [4, 3]
 
 
 def test_the_ledger_loses_old_files_and_no_row(table):
