@@ -106,18 +106,24 @@ def _read_all(table_uri: str, folder: str) -> list[dict[str, Any]]:
     filesystem, root = open_filesystem(table_uri)
     try:
         infos = filesystem.get_file_info(pafs.FileSelector(f"{root}/{folder}", allow_not_found=True))
-        names = sorted(info.base_name for info in infos if info.base_name.endswith(".json"))
+        names = sorted(info.base_name for info in infos if _is_record(info.base_name))
         found = []
         for name in names:
-            if name.startswith("."):
+            try:
+                with filesystem.open_input_stream(f"{root}/{folder}/{name}") as stream:
+                    data = stream.read()
+            except FileNotFoundError:  # its commit did not land, and it was removed since the listing
                 continue
-            with filesystem.open_input_stream(f"{root}/{folder}/{name}") as stream:
-                facts = _parsed(stream.read(), f"{folder}/{name}")
+            facts = _parsed(data, f"{folder}/{name}")
             if facts is not None:
                 found.append(facts)
     except OSError as error:
         raise UnavailableError(f"{folder} of the table at {table_uri} could not be read", found=error) from error
     return found
+
+
+def _is_record(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
 
 
 def _parsed(data: bytes, where: str) -> dict[str, Any] | None:

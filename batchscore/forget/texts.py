@@ -14,7 +14,6 @@ from batchscore.arrow.filesystem import open_filesystem, write_durably
 from batchscore.contracts import METADATA_FOLDER
 from batchscore.errors import UnavailableError
 from batchscore.manifests import FOLDER as MANIFESTS
-from batchscore.tables.pointer import POINTER, VERSIONS_FOLDER
 
 MASK = "***"
 # A value of fewer characters is masked where its column stands beside it, or where it is all of a sample: alone it
@@ -66,7 +65,7 @@ class Masker:
 
 
 def mask_files(table_uri: str, masker: Masker, *, dry_run: bool) -> tuple[str, ...]:
-    """Masks keys in the files under ``_batchscore``, but for what describes versions.
+    """Masks keys in the manifests and reports under ``_batchscore``.
 
     Args:
         table_uri: root of the table.
@@ -102,15 +101,15 @@ def mask_files(table_uri: str, masker: Masker, *, dry_run: bool) -> tuple[str, .
 
 
 def _is_told(relative: str) -> bool:
-    """Whether a file tells of rows; versions and the pointer say which files count, and are not to be changed."""
-    if relative == POINTER or relative.startswith(f"{VERSIONS_FOLDER}/"):
-        return False
-    return relative.endswith((".json", ".html", ".txt", ".md"))
+    """Whether a file tells of rows: manifests and reports. Other JSON says which files and runs count."""
+    if relative.endswith(".json"):
+        return relative.startswith(f"{MANIFESTS}/")
+    return relative.endswith((".html", ".txt", ".md"))
 
 
 def _masked_file(relative: str, text: str, masker: Masker) -> str:
-    if not relative.startswith(f"{MANIFESTS}/"):
-        return masker.text(text) if not relative.endswith(".json") else text
+    if not relative.endswith(".json"):
+        return masker.text(text)
     try:
         facts = json.loads(text)
         changed = masked_manifest(facts, masker)

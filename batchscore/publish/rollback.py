@@ -303,6 +303,9 @@ def _commit(look: _Look, record: Rollback) -> int | None:
     }
     try:
         look.table.restore(record.to_version, metadata)
+    except InputError:  # retention has taken the version meanwhile: the next look says so
+        amendments.remove(look.plan.table, record)
+        return None
     except BatchscoreError:
         amendments.remove(look.plan.table, record)
         raise

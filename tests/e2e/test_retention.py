@@ -94,7 +94,7 @@ def test_retain_and_what_it_puts_out_of_reach(twice):
     assert len(done["tables"][0]["files"]) == 1
     assert predictions(job).equals(newest)
     late = answer(job.batchscore("rollback", str(job.table), "--to", first, "--json"), 5)
-    assert "gave version 0 up" in late["found"]
+    assert "gave version 0 up" in late["found"] or "no longer in the table's history" in late["found"]
     assert "already published" in answer(job.run(*flags))["message"]
     assert answer(job.batchscore("retain", str(job.table), "--days", 30, "--json"))["nothing_to_do"]
 

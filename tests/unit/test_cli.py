@@ -55,6 +55,9 @@ COMMANDS = (
     "reproduce",
     "quarantine",
     "replay",
+    "rollback",
+    "retain",
+    "forget",
 )
 HEAVY = ("pyspark", "mlflow", "pandas", "numpy", "pyarrow", "deltalake", "great_expectations", "lightgbm", "sklearn")
 SETTINGS = "model: {name: fraud}\ninput: {path: data}\noutput: {path: out, keys: id}\n"

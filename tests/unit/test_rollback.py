@@ -304,6 +304,14 @@ def test_a_record_whose_commit_never_landed_counts_for_nothing(table):
     assert live_units(table, {D1: "n1"}) == {D1: True}
 
 
+def test_a_record_that_is_removed_while_it_is_read_is_no_matter(table):
+    publish_run(table, "r1", BOTH)
+    folder = Path(table) / amendments.ROLLBACKS
+    folder.mkdir(parents=True)
+    (folder / "b1.json").symlink_to(folder / "gone")
+    assert amendments.rollbacks(table) == ()
+
+
 def test_records_damaged_and_of_a_newer_batchscore(table, caplog):
     publish_run(table, "r1", BOTH)
     publish_run(table, "r2", {D1: "n1"})
