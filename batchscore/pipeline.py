@@ -42,6 +42,7 @@ from batchscore.errors import (
     MAX_ITEMS,
     BatchscoreError,
     FencedOutError,
+    UnsureError,
     ValidationRefused,
     bounded,
     listed,
@@ -210,6 +211,8 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
         manifest = _manifest(attempt, staged, verdict)
         manifests.write(planned.target.uri, manifest)
         receipt = publish.commit(planned, staged, manifest, is_live=is_live)
+    except UnsureError:
+        raise  # its commit may still land: only who fences the run first may delete what it staged
     except BaseException:
         publish.discard_run(planned.target.uri, planned.run_id)
         raise

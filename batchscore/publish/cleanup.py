@@ -18,6 +18,7 @@ from batchscore.tables import Conflict, Table, open_table
 
 FENCE_FOLDER = f"{METADATA_FOLDER}/fences"
 FENCE_ATTEMPTS = 25
+FENCE_SECONDS = 20.0  # no further attempt after that: each waits for a failing store's retries itself
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,7 +35,10 @@ def fence(uri: str, run_id: str) -> bool:
     Raises:
         UnavailableError: the table is too busy, or not reachable.
     """
+    deadline = time.monotonic() + FENCE_SECONDS
     for attempt in range(FENCE_ATTEMPTS):
+        if time.monotonic() > deadline:
+            break
         table = open_table(uri)
         if table is None:
             _mark(uri, run_id)
