@@ -325,7 +325,8 @@ def _outcome(offer: Offer, look: Look, error: Exception) -> int | None:
 def _barred(offer: Offer, look: Look) -> int | None:
     """Keeps a put that the store may still be carrying out from landing: a fence takes its place in the table.
 
-    What the run staged may be deleted only then. A first commit has no table yet in which anything could take its place.
+    What the run staged may be deleted only then. A first commit has no table yet in which something could take its
+    place.
 
     Returns:
         The version of the run where its put was quicker.
@@ -346,7 +347,7 @@ def _sure(offer: Offer, error: Exception) -> Iterator[None]:
     """Says so where it cannot be found out whether the run's commit landed, or will."""
     try:
         yield
-    except (BatchscoreError, DeltaError, OSError) as unknown:
+    except (UnavailableError, DeltaError, OSError) as unknown:
         raise UnsureError(
             f"whether run {offer.plan.run_id} was published is not known: the storage failed while it was committed",
             found=s3.said(error),
