@@ -51,9 +51,9 @@ class Fault:
 
     Attributes:
         kind: ``error`` and ``slow_down`` answer 500 and 503, ``denied`` 403, ``expired`` 400, and nothing is done;
-            ``landed`` does it and answers 500; ``late`` answers 500 and does it seconds later; ``reset`` drops the connection; ``cut`` drops it in the middle of the
-            request's body; ``stall`` never answers; ``slow`` answers bit by bit; ``truncated`` keeps half of what is
-            put and answers 200, as no store should.
+            ``landed`` does it and answers 500; ``late`` answers 500 and does it seconds later; ``reset`` drops the
+            connection; ``cut`` drops it in the middle of the request's body; ``stall`` never answers; ``slow`` answers
+            bit by bit; ``truncated`` keeps half of what is put and answers 200, as no store should.
         pattern: searched for in the method and the path with its query.
         times: how many requests; None: all.
         share: the part of the requests that it befalls.
