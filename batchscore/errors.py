@@ -12,6 +12,7 @@
     ├── InputError             5    the input is missing, empty or unreadable
     ├── FencedOutError         6    another run published these units meanwhile, or took this run over
     ├── UnavailableError       7    storage, cluster or registry not reachable: worth a retry
+    │   └── UnsureError        7    whether a commit landed is not known
     └── SetupError             2    this machine lacks Java, a jar, a package: `batchscore doctor` says which
 
 An error takes facts, keeps them as attributes and composes its own bounded text: what, what was there,
@@ -195,6 +196,10 @@ class UnavailableError(BatchscoreError):
     """Storage, cluster or registry could not be reached, or a live run holds the units."""
 
     exit_code = 7
+
+
+class UnsureError(UnavailableError):
+    """Storage failed during a commit that may have landed, or may yet: what the run staged has to stay."""
 
 
 class OutOfMemoryError(UnavailableError):

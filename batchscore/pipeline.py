@@ -42,6 +42,7 @@ from batchscore.errors import (
     MAX_ITEMS,
     BatchscoreError,
     FencedOutError,
+    UnsureError,
     ValidationRefused,
     bounded,
     listed,
@@ -269,6 +270,8 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
         verdict = _judged(attempt, staged)
         attempt.stage("publish", planned.target.uri)
         receipt = _published(attempt, staged, verdict)
+    except UnsureError:
+        raise  # its commit may still land: only who fences the run first may delete what it staged
     except BaseException as error:
         publish.discard_run(planned.target.uri, planned.run_id)
         publish.discard_run(planned.task.quarantine_uri, planned.run_id)  # what no commit of it mentions
@@ -293,11 +296,15 @@ def _published(attempt: _Attempt, staged: StagedOutput, verdict: Verdict) -> Rec
     manifests.write(planned.target.uri, manifest)
     attempt.offered = manifest
     faults.reached("manifest.end")
+    sure = True
     try:
         receipt = publish.commit(planned, staged, manifest, is_live=is_live)
         faults.reached("commit.end")
+    except UnsureError:
+        sure = False  # what may still land must find its manifest
+        raise
     finally:
-        if receipt is None or receipt.version < 0:
+        if sure and (receipt is None or receipt.version < 0):
             publish.withdraw(planned.target.uri, planned.run_id, planned.target.version)
     return receipt
 

@@ -27,14 +27,18 @@ from typing import Any, Literal
 CONTROL = "/__front__"  # no bucket's name
 START_SECONDS = 60
 STALL_SECONDS = 120.0
+LATE_SECONDS = 4.0
 SLOW_PIECES = 8
 SLOW_SECONDS = 0.05
 ACCESS_KEY, SECRET_KEY = "AKIATESTKEY", "secret-CANARY-4f1c9e"
 
-Kind = Literal["error", "slow_down", "reset", "stall", "slow", "cut", "truncated", "landed", "denied", "expired"]
+Kind = Literal[
+    "error", "slow_down", "reset", "stall", "slow", "cut", "truncated", "landed", "late", "denied", "expired"
+]
 CODES = {
     "error": (500, "InternalError"),
     "landed": (500, "InternalError"),
+    "late": (500, "InternalError"),
     "slow_down": (503, "SlowDown"),
     "denied": (403, "AccessDenied"),
     "expired": (400, "ExpiredToken"),
@@ -47,9 +51,9 @@ class Fault:
 
     Attributes:
         kind: ``error`` and ``slow_down`` answer 500 and 503, ``denied`` 403, ``expired`` 400, and nothing is done;
-            ``landed`` does it and answers 500; ``reset`` drops the connection; ``cut`` drops it in the middle of the
-            request's body; ``stall`` never answers; ``slow`` answers bit by bit; ``truncated`` keeps half of what is
-            put and answers 200, as no store should.
+            ``landed`` does it and answers 500; ``late`` answers 500 and does it seconds later; ``reset`` drops the
+            connection; ``cut`` drops it in the middle of the request's body; ``stall`` never answers; ``slow`` answers
+            bit by bit; ``truncated`` keeps half of what is put and answers 200, as no store should.
         pattern: searched for in the method and the path with its query.
         times: how many requests; None: all.
         share: the part of the requests that it befalls.
@@ -179,7 +183,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._drop()
         elif f"Credential={front.access_key}/" not in (self.headers.get("Authorization") or ""):
             self._refuse()
-        elif kind in {"error", "slow_down", "denied", "expired"}:
+        elif kind in {"error", "slow_down", "denied", "expired", "late"}:
+            if kind == "late":
+                threading.Timer(LATE_SECONDS, self._ask, (body, dict(self.headers.items()))).start()
             self._answer_error(*CODES[kind])
         else:
             self._forward(body, kind)
@@ -205,13 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
             left_out |= {"content-md5", "x-amz-content-sha256", "x-amz-trailer", "x-amz-decoded-content-length"}
             left_out |= {name.lower() for name in self.headers if name.lower().startswith("x-amz-checksum")}
         headers = {name: value for name, value in self.headers.items() if name.lower() not in left_out}
-        connection = http.client.HTTPConnection(*self.server.state.backend, timeout=60)
-        try:
-            connection.request(self.command, self.path, body, {**headers, "Content-Length": str(len(body))})
-            answer = connection.getresponse()
-            content = answer.read()
-        finally:
-            connection.close()
+        answer, content = self._ask(body, headers)
         if kind == "landed":
             self._answer_error(*CODES["landed"])
             return
@@ -223,6 +223,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", length or "0")
         self.end_headers()
         self._write(content if self.command != "HEAD" else b"", slow=kind == "slow")
+
+    def _ask(self, body: bytes, headers: dict[str, str]) -> tuple[http.client.HTTPResponse, bytes]:
+        connection = http.client.HTTPConnection(*self.server.state.backend, timeout=60)
+        try:
+            connection.request(self.command, self.path, body, {**headers, "Content-Length": str(len(body))})
+            answer = connection.getresponse()
+            return answer, answer.read()
+        finally:
+            connection.close()
 
     def _write(self, content: bytes, *, slow: bool) -> None:
         step = max(1, len(content) // SLOW_PIECES) if slow else max(1, len(content))

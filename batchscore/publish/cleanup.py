@@ -19,6 +19,8 @@ from batchscore.tables import Conflict, Table, open_table
 
 FENCE_FOLDER = f"{METADATA_FOLDER}/fences"
 FENCE_ATTEMPTS = 25
+ITSELF = "itself"  # who fenced a run whose own commit failed and might still have landed
+FENCE_SECONDS = 20.0  # no further attempt after that: each waits for a failing store's retries itself
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,7 +42,10 @@ def fence(uri: str, run_id: str, by: str = "") -> bool:
     Raises:
         UnavailableError: the table is too busy, or not reachable.
     """
+    deadline = time.monotonic() + FENCE_SECONDS
     for attempt in range(FENCE_ATTEMPTS):
+        if time.monotonic() > deadline:
+            break
         table = open_table(uri)
         if table is None:
             _mark(uri, run_id, by)
@@ -101,7 +106,9 @@ def explain_failure(uri: str, run_id: str) -> None:
         FencedOutError: it was fenced.
     """
     with suppress(UnavailableError, InputError):
-        refuse_fenced(open_table(uri), uri, run_id)
+        table = open_table(uri)
+        if fenced_by(table, uri, run_id) != ITSELF:
+            refuse_fenced(table, uri, run_id)
 
 
 def fenced_by(table: Table | None, uri: str, run_id: str) -> str:

@@ -219,6 +219,9 @@ def test_a_run_that_fails_at_a_step_changes_nothing_and_the_next_publishes(lake,
     done = lake.run()
     assert done.returncode == 0, done.stderr
     assert len(lake.rows()) == ROWS
+    if step == "commit":  # may still land, for all that its run knows
+        assert "is not known" in failed.stdout
+        return
     # The failed run removed what it staged: only what some version names is there.
     data = [key for key in lake.tables_keys() if key.endswith(".parquet") and "_delta_log" not in key]
     runs = {before["_run_id"][0].as_py(), json.loads(done.stdout)["run_id"]}

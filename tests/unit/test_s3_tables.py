@@ -12,13 +12,21 @@ from batchscore import manifests, record
 from batchscore.arrow.filesystem import make_folder, open_filesystem
 from batchscore.arrow.reach import require_reachable, storage_failure
 from batchscore.contracts import RunRecord
-from batchscore.errors import BatchscoreError, FencedOutError, InputError, SettingsError, UnavailableError
+from batchscore.errors import (
+    BatchscoreError,
+    FencedOutError,
+    InputError,
+    SettingsError,
+    UnavailableError,
+    UnsureError,
+)
 from batchscore.plan.units import is_live
 from batchscore.predictions import read_predictions
 from batchscore.publish import commit, discard_run, fence, prepare
 from batchscore.record import ledger_uri
 from batchscore.tables import open_table
 from tests.factories.staging import day, live_units, look, make_plan, offer, publish_run, stage
+from tests.object_store import LATE_SECONDS
 
 D1, D2 = day("2026-01-01"), day("2026-01-02")
 BOTH = {D1: "k1", D2: "k2"}
@@ -187,11 +195,34 @@ def test_a_commit_that_never_lands_is_worth_a_retry(table, store, kind):
     publish_run(table, "r0", {D1: "k0"})
     offered = prepared(table, "r1", {D2: "k1"})
     started = time.monotonic()
-    with store.failing(kind, COMMIT[format_of(table)]), pytest.raises(UnavailableError, match="nothing was published"):
+    with store.failing(kind, COMMIT[format_of(table)]), pytest.raises(UnsureError, match="is not known"):
         commit(*offered, is_live=is_live)
     assert time.monotonic() - started < DEAD_SECONDS
     assert runs_of(table) == {"r0"}
     assert commit(*offered, is_live=is_live).version == 1
+
+
+def test_a_put_that_comes_late_finds_its_place_taken(table, store):
+    """Answered with an error, done seconds later: by then the run's files are gone."""
+    publish_run(table, "r0", {D1: "k0"})
+    offered = prepared(table, "r1", {D2: "k1"})
+    late = store.failing("late", COMMIT[format_of(table)], times=5)  # as often as a request is tried
+    with late as fault, pytest.raises(UnavailableError, match="nothing was published"):
+        commit(*offered, is_live=is_live)
+    assert fault.hits == 5
+    assert discard_run(table, "r1") == 1
+    time.sleep(LATE_SECONDS + 3)
+    assert runs_of(table) == {"r0"}
+    with pytest.raises(FencedOutError):
+        commit(*offered, is_live=is_live)
+
+
+def test_a_first_commit_that_never_lands_leaves_its_files(table, store):
+    offered = prepared(table, "r1", BOTH)
+    failing = store.failing("error", COMMIT[format_of(table)], times=5)
+    with failing, pytest.raises(UnsureError):
+        commit(*offered, is_live=is_live)
+    assert open_table(table) is None
 
 
 def test_a_first_commit_that_landed_unheard_made_the_table(table, store):
