@@ -13,7 +13,7 @@ from batchscore.config import load
 from batchscore.errors import InputError, bounded
 from batchscore.redaction import MASK, learn, learn_environment, redact
 
-SECRET = "hunter2"  # noqa: S105  # made up
+SECRET = "hunter2"  # noqa: S105  # to be masked
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,7 @@ def test_long_texts_take_no_time():
     started = time.monotonic()
     for text in ("a" * 50_000, "secret" * 8_000, "://" * 15_000, "a.b-" * 12_000, "?key" * 12_000):
         redact(text)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60  # patterns that go back and forth would take hours
 
 
 def test_logs_of_every_library_are_masked(capsys):
@@ -112,10 +112,9 @@ def test_logs_of_every_library_are_masked(capsys):
     logger = logging.getLogger("some.library")
     handler = logging.StreamHandler()  # one of the library's own, as MLflow's
     logger.addHandler(handler)
+    error = ValueError("cannot reach postgresql://ann:hunter2@db")
     try:
-        raise ValueError("cannot reach postgresql://ann:hunter2@db")  # noqa: TRY301  # a trace to log
-    except ValueError:
-        logger.exception("with %s", "topsecret-value")
+        logger.error("with %s", "topsecret-value", exc_info=error)
     finally:
         logger.removeHandler(handler)
     logger.warning("odd %d", "text")  # what cannot be formatted is logging's own affair
