@@ -123,7 +123,7 @@ def forget(  # noqa: PLR0913, PLR0917  # each is a flag
     json: Json = False,
     verbose: Verbose = False,
 ) -> int:
-    """Erase a person's rows from predictions, quarantine and records.
+    """Erase a person's rows, from all that was written.
 
     Older versions hold the rows until `batchscore retain` removes them; the answer says when. The input is not
     touched: what it still holds is published again by the next run that scores it.

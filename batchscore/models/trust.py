@@ -71,7 +71,7 @@ def code_in(document: Document) -> str | None:
         return f"flavor {listed(unknown)} is loaded by unpickling"
     own = [name for name in DATA_LOADERS if name in flavors]
     if len(own) != 1:
-        return "it names no single format"
+        return "it is loaded by unpickling: it names no single format that holds data alone"
     return _of_sections([document, *flavors.values()]) or _of_flavor(own[0], flavors)
 
 

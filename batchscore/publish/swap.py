@@ -117,7 +117,11 @@ def commit(
     offer = _offer(plan, staged, manifest)
     if not offer.units:
         return Receipt(version=-1, published=())
-    staged_files.check(offer.files, staged_files.expected_of(plan, offer.units.values()))
+    try:
+        staged_files.check(offer.files, staged_files.expected_of(plan, offer.units.values()))
+    except UnavailableError:
+        refuse_fenced(tables.open_table(offer.uri), offer.uri, plan.run_id)  # then they were cleaned away
+        raise
     for attempt in range(1, max_attempts + 1):
         look = _look(offer)
         receipt = _already_landed(offer, look, attempt) or _attempt(offer, look, is_live, attempt)

@@ -77,7 +77,7 @@ def test_what_only_old_versions_need_goes(table):
     plan = shown.plans[0]
     # Version 1 was the table 30 days ago: it stays, and with it what it needs.
     assert (plan.kept_from, plan.versions) == (1, (0,))
-    assert [path.rsplit("/", 1)[-1].split("-")[1] for path in plan.files] == ["r0"]
+    assert [path.rsplit("/", 1)[-1].split("-")[2] for path in plan.files] == ["r0"]
     assert plan.size == sum((Path(table) / path).stat().st_size for path in plan.files)
     assert [item.run_id for item in plan.before] == ["r2", "r1", "r0"]
     assert [item.run_id for item in plan.after] == ["r2", "r1"]
