@@ -210,7 +210,7 @@ def _attempt(offer: Offer, look: Look, is_live: IsLive, attempt: int) -> Receipt
     if version is None:
         return None
     _read_back(offer, look, change, version)
-    tables.checkpoint(offer.uri, version, offer.plan.task.output_format)
+    tables.checkpoint(offer.uri, version)
     return Receipt(version, tuple(publish.values()), tuple(dropped.values()), attempt)
 
 

@@ -177,19 +177,15 @@ class DeltaOutput(Table):
                 found |= {path for name, path in names.items() if name in text}
         return found
 
-    @classmethod
-    def checkpoint(cls, uri: str, version: int) -> None:
+    def checkpoint(self, version: int) -> None:
         """Writes a checkpoint when the table's interval asks for one."""
-        table = open_table(uri)
-        if table is None:
-            return
-        settings = table.metadata().configuration
+        settings = self._table.metadata().configuration
         interval = int(settings.get("delta.checkpointInterval", DEFAULT_CHECKPOINT_INTERVAL))
         if version % interval or not version:
             return
-        table.create_checkpoint()
+        self._table.create_checkpoint()
         if settings.get("delta.enableExpiredLogCleanup", "true").lower() == "true":
-            table.cleanup_metadata()
+            self._table.cleanup_metadata()
 
     def undo(self, version: int) -> str:
         """Spark's statement."""

@@ -170,8 +170,7 @@ class ParquetOutput(Table):
             found |= wanted & {file.path for file in pointer.files}
         return found
 
-    @classmethod
-    def checkpoint(cls, uri: str, version: int) -> None:
+    def checkpoint(self, version: int) -> None:
         """There is none: the pointer itself is the whole of a version."""
 
     def undo(self, version: int) -> str:
