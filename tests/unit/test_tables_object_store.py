@@ -9,7 +9,7 @@ import obstore
 import pytest
 from obstore.store import MemoryStore
 
-from batchscore.errors import UnavailableError
+from batchscore.errors import SettingsError
 from batchscore.tables import Conflict
 from batchscore.tables.places import Held, ObjectPlace
 from batchscore.tables.pointer import POINTER
@@ -97,7 +97,7 @@ def refusing(monkeypatch):
 
 def test_s3_is_asked_with_the_environments_credentials_and_on_condition(refusing):
     place = ObjectPlace("s3://bucket/some/table")
-    with pytest.raises(UnavailableError, match="s3://bucket/some/table could not be read"):
+    with pytest.raises(SettingsError, match="s3://bucket/some/table could not be read"):
         place.read()
     with pytest.raises(OSError, match="403"):
         place.swap(b"one", None)
