@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from batchscore.errors import BatchscoreError, SettingsError, UnavailableError, bounded, without_secrets
+from batchscore.errors import BatchscoreError, SettingsError, UnavailableError, bounded
 
 SCHEMES = ("s3", "s3a")
 CONNECT_SECONDS = 3
@@ -277,7 +277,7 @@ def said(error: object) -> str:
     first, *others = re.split(r"<\?xml|<Error>", text.strip(), maxsplit=1)[0].splitlines() or [""]
     causes = [line.strip(_BETWEEN) for line in others if line.strip().startswith(_CAUSE)]
     told = [first.strip(_BETWEEN), *[cause for cause in causes if cause][-2:]]
-    return bounded(without_secrets(": ".join(part for part in (*told, *answer) if part)), 400)
+    return bounded(": ".join(part for part in (*told, *answer) if part), 400)
 
 
 def advice(kind: Kind) -> str:
