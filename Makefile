@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3.11
 UV_VERSION := 0.13.9
+PIP_AUDIT_VERSION := 2.10.1
 UV := .tools/bin/uv
 BIN := .venv/bin
 READY := .venv/.ready
@@ -48,7 +49,7 @@ test: test-unit test-spark test-e2e ## all tests: unit first, then spark, then e
 
 .PHONY: test-unit
 test-unit: $(READY) ## unit tests and doctests: no Java
-	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) tests/unit batchscore
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) tests/unit tests/fuzz batchscore
 
 .PHONY: test-spark
 test-spark: $(READY) ## tests that share a Spark session
@@ -58,11 +59,31 @@ test-spark: $(READY) ## tests that share a Spark session
 test-e2e: $(READY) ## the commands as a user runs them
 	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadgroup tests/e2e
 
+.PHONY: audit
+audit: | $(UV) ## known vulnerabilities of what the locks pin; asks the service of the Python Packaging Index
+	@set -euo pipefail; failed=0; \
+	for lock in requirements.lock requirements-airflow.lock requirements-peers.lock; do \
+	  echo "== $$lock"; \
+	  $(UV) tool run --quiet --python $(PYTHON) --from 'pip-audit==$(PIP_AUDIT_VERSION)' \
+	    pip-audit --requirement $$lock --require-hashes --disable-pip --strict --progress-spinner off || failed=1; \
+	done; \
+	[ $$failed = 0 ] || { echo "error: vulnerabilities were found, or the service did not answer for all packages: see above" >&2; exit 1; }
+
 # Airflow and batchscore cannot share an environment: their pins exclude each other.
 $(AIRFLOW_READY): requirements-airflow.lock | $(UV)
 	$(UV) venv --quiet --allow-existing --no-python-downloads --python $(PYTHON) .venv-airflow
 	$(UV) pip sync --quiet --compile-bytecode --python $(AIRFLOW_BIN)/python --require-hashes requirements-airflow.lock
 	@touch $@
+
+TORTURE_ROUNDS ?= 100
+TORTURE_RESULTS := $(CURDIR)/.torture.json
+
+.PHONY: torture
+torture: $(READY) ## the long form of the proofs: an hour of kills, double runs, damaged files; writes docs/reliability.md
+	rm -f $(TORTURE_RESULTS)
+	BATCHSCORE_TORTURE_RESULTS=$(TORTURE_RESULTS) BATCHSCORE_TORTURE_ROUNDS=$(TORTURE_ROUNDS) \
+	  $(BIN)/python -m pytest -q -m torture tests/torture tests/fuzz
+	$(BIN)/python -m tests.torture.report $(TORTURE_RESULTS)
 
 .PHONY: airflow-test
 airflow-test: $(READY) $(AIRFLOW_READY) ## the DAGs in a real Airflow, in an environment of its own

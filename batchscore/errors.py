@@ -5,7 +5,8 @@
     BatchscoreError            1    a bug: nothing below fits
     ├── SettingsError          2    a flag, a settings file or the output's layout is wrong
     ├── ModelError             3    the model is unknown, damaged, raises, or does not fit the table
-    │   └── SchemaMismatchError 3   the model's signature and the table's schema do not meet
+    │   ├── SchemaMismatchError 3   the model's signature and the table's schema do not meet
+    │   └── ModelRaisedError   3    the model raised on a batch of rows: fewer of them it may score
     ├── ValidationRefused      4    the staged output was judged and not published
     │   └── BadRowsError       4    rows that cannot be scored
     ├── InputError             5    the input is missing, empty or unreadable
@@ -15,49 +16,30 @@
     └── SetupError             2    this machine lacks Java, a jar, a package: `batchscore doctor` says which
 
 An error takes facts, keeps them as attributes and composes its own bounded text: what, what was there,
-what is allowed, and what to do next. Errors travel from executors, so they pickle.
+what is allowed, and what to do next, its secrets masked. Errors travel from executors, so they pickle.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
-import re
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
+
+from batchscore.redaction import MAX_READ_CHARS, redact
 
 # A message made from data stays readable: one list and one value are cut at these sizes.
 MAX_ITEMS = 10
 MAX_VALUE_CHARS = 200
 MAX_TEXT_CHARS = 4_000
 
-# Storage services quote a request that they refuse; whatever is quoted, these do not pass.
-SHORTEST_SECRET = 8  # a shorter one of a toy store may be part of any word
-SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-MASK = "***"
-_TOKEN_HEADER = re.compile(r"(x-amz-security-token[\"'>]*\s*[:=]\s*)[^\s<&,]+", re.IGNORECASE)
-
-
-def without_secrets(text: str) -> str:
-    """``text`` without the values of this process' secret variables and without session tokens of quoted requests.
-
-    >>> without_secrets("host:x x-amz-security-token:FwoGZXIvYXdz end")
-    'host:x x-amz-security-token:*** end'
-    """
-    for name in SECRET_VARIABLES:
-        value = os.environ.get(name)
-        if value and len(value) >= SHORTEST_SECRET:
-            text = text.replace(value, MASK)
-    return _TOKEN_HEADER.sub(rf"\g<1>{MASK}", text) if "x-amz-" in text.lower() else text
-
 
 def bounded(value: object, limit: int = MAX_VALUE_CHARS) -> str:
-    """``value`` as text of at most ``limit`` characters.
+    """``value`` as text of at most ``limit`` characters, its secrets masked: half of one would still be one.
 
     >>> bounded("abcdef", limit=4)
     'abc…'
     """
-    text = without_secrets(str(value))
+    text = redact(str(value)[:MAX_READ_CHARS])
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -113,8 +95,8 @@ class BatchscoreError(Exception):
         self.problem = bounded(problem, 1_000)
         self.found = None if found is None else bounded(found)
         self.allowed = tuple(bounded(item) for item in allowed)
-        self.near = tuple(near)
-        self.hint = None if hint is None else without_secrets(hint)
+        self.near = tuple(bounded(item) for item in near)
+        self.hint = None if hint is None else bounded(hint, 1_000)
         self.detail = tuple(bounded(line, 500) for line in detail)
         super().__init__(self.text())
 
@@ -182,6 +164,10 @@ class ModelError(BatchscoreError):
 
 class SchemaMismatchError(ModelError):
     """The model's signature does not fit the table's columns."""
+
+
+class ModelRaisedError(ModelError):
+    """The model raised on the rows that it was given; on others it may not."""
 
 
 class ValidationRefused(BatchscoreError):  # noqa: N818  # a verdict on data, not a fault of the program

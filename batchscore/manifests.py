@@ -7,9 +7,10 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow.fs as pafs
 
@@ -23,14 +24,30 @@ from batchscore.contracts import (
     ManifestHead,
     ManifestUnit,
     Measurement,
+    ReasonCount,
 )
 from batchscore.errors import SettingsError, SetupError, UnavailableError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 FORMAT_VERSION = 1
 FOLDER = f"{METADATA_FOLDER}/manifests"
 READERS = 8  # manifests read at a time; each is one request on an object store
 
 _RUN_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_RUN_ID_CHARS - 1}}}")
+# What a damaged file ends with when it is read.
+DAMAGE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+# The kinds of a record's values, by how its fields are declared; others are checked where they are made.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "float": (int, float),
+    "bool": (bool,),
+    "Mode": (str,),
+    "RunState": (str,),
+}
 _LOG = logging.getLogger(__name__)
 
 Proof = TypeVar("Proof", Certificate, Measurement)
@@ -96,13 +113,24 @@ def read(table_uri: str, run_id: str) -> Manifest | None:
         raise UnavailableError(f"the manifest of run {run_id} could not be read", found=error) from error
     try:
         manifest = from_json(data.decode())
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except DAMAGE as error:
         _LOG.warning("the manifest of run %s is damaged and counts as missing: %s", run_id, error)
         return None
     if manifest.run_id != run_id:
         _LOG.warning("the manifest of run %s names run %s and counts as missing", run_id, manifest.run_id)
         return None
     return manifest
+
+
+def remove(table_uri: str, run_id: str) -> None:
+    """Deletes the manifest of a run that published nothing, if there is one.
+
+    Raises:
+        OSError: storage refused.
+    """
+    filesystem, root = open_filesystem(table_uri)
+    with suppress(FileNotFoundError):
+        filesystem.delete_file(f"{root}/{FOLDER}/{run_id}.json")
 
 
 def heads(table_uri: str, run_ids: Iterable[str]) -> dict[str, ManifestHead]:
@@ -122,6 +150,7 @@ def head_of(manifest: Manifest) -> ManifestHead:
         model_digest=manifest.model_digest,
         source_key=manifest.source_key,
         units=manifest.units,
+        replays=manifest.replays,
     )
 
 
@@ -146,7 +175,7 @@ def from_json(text: str) -> Manifest:
 
     Raises:
         SetupError: it was written by a newer batchscore.
-        ValueError, TypeError, KeyError, AttributeError: it is damaged.
+        One of DAMAGE: it is damaged.
     """
     facts: dict[str, Any] = json.loads(text)
     version = facts["format_version"]
@@ -157,10 +186,12 @@ def from_json(text: str) -> Manifest:
             allowed=(f"format version {FORMAT_VERSION} or older",),
             hint="upgrade batchscore on this machine",
         )
+    check_kinds(facts, Manifest)
     known = {entry.name for entry in fields(Manifest)}
     kept = {name: value for name, value in facts.items() if name in known}
     kept["units"] = tuple(_unit(unit) for unit in facts["units"])
     kept["checks"] = tuple(_check(check) for check in facts.get("checks", ()))
+    kept["quarantined"] = tuple(ReasonCount(**count) for count in facts.get("quarantined", ()))
     kept["certificate"] = _record(facts.get("certificate"), Certificate)
     kept["measurement"] = _record(facts.get("measurement"), Measurement)
     if not isinstance(facts["settings"], Mapping):
@@ -168,14 +199,33 @@ def from_json(text: str) -> Manifest:
     return Manifest(**kept)
 
 
+def check_kinds(values: Mapping[str, object], record: type[DataclassInstance]) -> None:
+    """Checks that the values of a record are text, numbers and so on, as its fields are declared.
+
+    Raises:
+        TypeError: naming the first that is not.
+    """
+    for entry in fields(record):
+        kinds = _KINDS.get(str(entry.type))
+        if kinds is None or entry.name not in values:
+            continue
+        value = values[entry.name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise TypeError(f"{entry.name} is {type(value).__name__}, not {entry.type}")
+
+
 def _unit(facts: dict[str, Any]) -> ManifestUnit:
     values = tuple((str(name), None if value is None else str(value)) for name, value in facts["values"])
-    return ManifestUnit(values=values, key=str(facts["key"]), rows=int(facts["rows"]))
+    beside = tuple((str(run), int(rows)) for run, rows in facts.get("beside", ()))
+    return ManifestUnit(values=values, key=str(facts["key"]), rows=int(facts["rows"]), beside=beside)
 
 
 def _record(facts: dict[str, Any] | None, kind: type[Proof]) -> Proof | None:
-    fields: dict[str, Any] = {name: _frozen(value) for name, value in (facts or {}).items()}
-    return None if facts is None else kind(**fields)
+    if facts is None:
+        return None
+    check_kinds(facts, kind)
+    values: dict[str, Any] = {name: _frozen(value) for name, value in facts.items()}
+    return kind(**values)
 
 
 def _frozen(value: object) -> object:
@@ -183,4 +233,5 @@ def _frozen(value: object) -> object:
 
 
 def _check(facts: dict[str, Any]) -> Check:
-    return Check(**{**facts, "sample": tuple(facts["sample"])})
+    check_kinds(facts, Check)
+    return Check(**{**facts, "sample": tuple(str(value) for value in facts.get("sample", ()))})

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from batchscore import read
 from batchscore.arrow.filesystem import open_filesystem
-from batchscore.arrow.predicate import expression
+from batchscore.arrow.predicate import mask
 from batchscore.arrow.splits import read_split
 from batchscore.arrow.types import arrow_schema
 from batchscore.arrow.values import array_of
@@ -117,7 +117,7 @@ class _Reader:
     def __init__(self, table: Table, columns: Schema, predicate: Predicate | None, kept: Mapping[str, bytes]) -> None:
         self._uri, self._columns, self._kept = table.uri, columns, kept
         self._root = open_filesystem(table.uri)[1].rstrip("/")
-        self._keep = None if predicate is None else expression(predicate, columns)
+        self._predicate = predicate
 
     def rows(self, file: SourceFile) -> Iterator[pa.RecordBatch]:
         """The rows of one file that are not deleted and meet the predicate."""
@@ -127,7 +127,7 @@ class _Reader:
         if kept is not None:
             batches = _undeleted(batches, kept)
         for batch in batches:
-            yield batch if self._keep is None else batch.filter(self._keep)
+            yield batch if self._predicate is None else batch.filter(mask(self._predicate, batch, self._columns))
 
 
 def _undeleted(batches: Iterable[pa.RecordBatch], kept: bytes) -> Iterator[pa.RecordBatch]:

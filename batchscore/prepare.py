@@ -10,14 +10,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchscore import engines, models, publish, read, record, runners, s3, score, selection, session
+from batchscore import engines, faults, models, publish, read, record, runners, s3, score, selection, session
 from batchscore.arrow.reach import require_reachable
 from batchscore.config import JobConfig
 from batchscore.config.settings import NULL_PARTITION
-from batchscore.contracts import PinnedModel, PinnedSource, Restriction, RunOptions, ScoringPlan, ScoringTask
+from batchscore.contracts import (
+    PREDICTION,
+    Column,
+    PinnedModel,
+    PinnedSource,
+    Replay,
+    Restriction,
+    Rule,
+    RunOptions,
+    ScoringPlan,
+    ScoringTask,
+    TargetState,
+)
 from batchscore.engines import cuda
 from batchscore.errors import SettingsError
-from batchscore.plan import PlanInputs, make
+from batchscore.plan import PlanInputs, dates, make
+from batchscore.plan.columns import prediction_columns
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -97,22 +110,56 @@ class Moment:
         return f"{self.at:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
 
 
-def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> ScoringPlan:
+@dataclass(frozen=True)
+class Ready:
+    """What a command that makes many runs has at hand for each of them, so that none looks it up or starts it again.
+
+    Attributes:
+        spark: one session for all.
+        model: pinned once.
+        source: pinned once, with the files of all runs; each takes the partitions that its settings name.
+        backfill: what the ledger's rows of these runs have in common.
+        rows: rows of all runs together, -1 where unknown: by these ``auto`` chooses the engine.
+        at_a_time: runs under way at once; they share this machine's cores.
+        local: worker processes that outlive a run, where the local runner scores.
+    """
+
+    spark: LazySpark
+    model: PinnedModel
+    source: PinnedSource
+    backfill: str = ""
+    rows: int = -1
+    at_a_time: int = 1
+    local: runners.LocalRunner | None = None
+
+
+def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark, ready: Ready | None = None) -> ScoringPlan:
     """Pins model, source and target and plans the run; reads no data row, writes nothing.
+
+    Args:
+        config: the settings.
+        options: what the command asks for beside them.
+        spark: started where planning needs it.
+        ready: what is pinned already.
 
     Raises:
         BatchscoreError: the model, the input, the target or the settings do not allow a run.
     """
     moment = Moment.now()
-    model = pin_model(config)
+    model = pin_model(config) if ready is None else ready.model
+    faults.reached("model.pinned")
     _refuse_engine(config, model)
-    source, restriction = pin_source(config, spark)
+    source, restriction = pin_source(config, spark) if ready is None else _part_of(ready.source, config)
+    faults.reached("source.pinned")
+    source, outside = _recent(source, config, options, moment)
     refuse_output_inside_input(config.output.path, source)
     # Executors work in folders of their own: what they stage must not depend on the driver's.
     require_reachable(config.output.path, "output")
     target = publish.inspect(absolute(config.output.path), config.output.format)
     local = config.scoring.runner == "local"
     cores = os.cpu_count() or 1 if local else session.cores(config.spark.master, config.spark.conf)
+    if local and ready is not None:
+        cores = max(1, cores // ready.at_a_time)
     plan = make(
         PlanInputs(
             config=config,
@@ -128,6 +175,9 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
             force=options.force,
             evolve_schema=options.evolve_schema,
             in_spark=engines.scores_in_spark(model),
+            rules=_rules(config, model, source),
+            replay=_replay(config, options.replay, model, source, target),
+            units_outside=outside,
         )
     )
     publish.check_target(target, plan.task.columns, plan.task.partition_by, evolve_schema=options.evolve_schema)
@@ -136,6 +186,43 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark) -> Scori
     device, reason = _device(config, engine)
     plan = replace(plan, task=replace(plan.task, engine=engine), device=device, device_reason=reason)
     return replace(plan, estimated_seconds=_estimated_seconds(plan, config.scoring.runner)) if target.exists else plan
+
+
+def _rules(config: JobConfig, model: PinnedModel, source: PinnedSource) -> tuple[Rule, ...]:
+    if not config.quarantine.rules:
+        return ()
+    beside = tuple(name for name in config.scoring.outputs if name != PREDICTION)
+    outputs = tuple(Column(column.name, column.type) for column in prediction_columns(model, beside))
+    return read.compile_rules(config.quarantine.rules, source.columns, outputs)
+
+
+def _replay(
+    config: JobConfig, run_id: str, model: PinnedModel, source: PinnedSource, target: TargetState
+) -> Replay | None:
+    """The rows that a run left out, and by which columns they are found again."""
+    if not run_id:
+        return None
+    if not config.output.keys:
+        raise SettingsError(
+            "a replay finds rows by their keys, and output.keys names none",
+            hint="score the input again instead: batchscore run --force",
+        )
+    head = target.manifests.get(run_id)
+    if head is not None and head.model_digest != model.digest:
+        raise SettingsError(
+            f"the model of run {run_id} is another one by now",
+            found=f"digest {model.digest[:12]} instead of {head.model_digest[:12]}",
+            hint="score its units again by the new one: batchscore run",
+        )
+    types = {column.name: column for column in source.columns}
+    names = dict.fromkeys((*config.output.keys, *target.partition_by))
+    return Replay(
+        run_id=run_id,
+        keys=tuple(types[name] for name in names if name in types),
+        files=record.quarantine.files_of(target.uri, run_id),
+        uri=record.quarantine.quarantine_uri(target.uri),
+        units=record.quarantine.units_of(target.uri, run_id, target.partition_by),
+    )
 
 
 def _refuse_engine(config: JobConfig, model: PinnedModel) -> None:
@@ -224,6 +311,7 @@ def pin_model(config: JobConfig) -> PinnedModel:
 
     Raises:
         ModelError: unknown or damaged.
+        SettingsError: it lies in a folder that is not an allowed path, and holds code.
         UnavailableError: the registry cannot be reached.
     """
     signature = config.model.signature
@@ -232,29 +320,67 @@ def pin_model(config: JobConfig) -> PinnedModel:
         tracking_uri=config.registry.tracking_uri,
         signature=signature.model_dump(mode="json", exclude_unset=True) if signature is not None else None,
         params=config.model.params,
+        trust=models.Trust(config.registry.allowed_paths, installs=config.model.environment != "local"),
     )
     return engines.with_probability(model) if PROBABILITY in config.scoring.outputs else model
 
 
-def pin_source(config: JobConfig, spark: LazySpark) -> tuple[PinnedSource, Restriction]:
+def pin_source(
+    config: JobConfig, spark: LazySpark, *, without_unreadable: bool = False
+) -> tuple[PinnedSource, Restriction]:
     """The settings' input at one version, restricted to the rows that the settings name.
+
+    Args:
+        config: the settings.
+        spark: gives a session where the input is a table of Spark's catalog.
+        without_unreadable: leave damaged files out and name them in the source.
 
     Raises:
         InputError: missing, empty or unreadable.
         SettingsError: a partition or predicate that does not fit the input.
     """
-    partitions = {
-        name: tuple(None if value == NULL_PARTITION else value for value in values)
-        for name, values in config.input.partitions.items()
-    }
+    partitions = _partitions(config)
     source = read.pin(
         config.input.path,
         format=config.input.format,
         version=str(config.input.version),
         restriction=Restriction(partitions=tuple(partitions.items())),
         spark=spark if config.scoring.runner == "spark" else None,
+        without_unreadable=without_unreadable,
     )
     return source, read.restriction(partitions, config.input.where, source)
+
+
+def _partitions(config: JobConfig) -> dict[str, tuple[str | None, ...]]:
+    return {
+        name: tuple(None if value == NULL_PARTITION else value for value in values)
+        for name, values in config.input.partitions.items()
+    }
+
+
+def _part_of(source: PinnedSource, config: JobConfig) -> tuple[PinnedSource, Restriction]:
+    """The part of a pinned input that the settings name."""
+    partitions = _partitions(config)
+    part = read.narrowed(source, partitions)
+    return part, read.restriction(partitions, config.input.where, part)
+
+
+def partition_by(config: JobConfig, source: PinnedSource) -> tuple[str, ...]:
+    """The output's partition columns: the settings', or those that the input is laid out by."""
+    asked = config.output.partition_by
+    return source.partition_columns if asked is None else tuple(asked)
+
+
+def _recent(source: PinnedSource, config: JobConfig, options: RunOptions, moment: Moment) -> tuple[PinnedSource, int]:
+    """The files of the dates that the command looks at, and how many units lie outside."""
+    if options.changed_since_hours is None:
+        return source, 0
+    columns = partition_by(config, source)
+    column = dates.date_column(source, columns, options.date_column)
+    dates.refuse_replace(config.output.mode)
+    oldest = dates.first_recent(options.changed_since_hours, moment.at)
+    kept = [date for date in dates.dates_of(source, column) if date >= oldest]
+    return read.only_dates(source, column, kept), dates.units_outside(source, columns, column, kept)
 
 
 def refuse_output_inside_input(output: str, source: PinnedSource) -> None:

@@ -50,5 +50,5 @@ def _first_rows(task: ScoringTask, splits: tuple[Split, ...], rows: int) -> Iter
 
 def _of_frame(plan: ScoringPlan, spark: LazySpark) -> Iterator[pa.RecordBatch]:
     names = [column.name for column in plan.task.source_columns]
-    frame = read.dataframe(spark(), plan.source, plan.restriction, names)
+    frame = read.dataframe(spark(), plan.source, plan.restriction, names, read.computed_columns(plan.task.rules))
     yield from frame.limit(ROWS).toArrow().combine_chunks().to_batches()

@@ -11,8 +11,12 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from batchscore.contracts import OutputColumn
 
 MAX_DECIMAL_PRECISION = 38
 INTEGERS = ("byte", "short", "integer", "long")
@@ -90,6 +94,23 @@ def element_of(name: str) -> str | None:
     'double'
     """
     return name[6:-1] if name.startswith("array<") and name.endswith(">") else None
+
+
+def is_float(name: str) -> bool:
+    """Whether values of the type are floats, or arrays of them.
+
+    >>> is_float("array<double>"), is_float("long")
+    (True, False)
+    """
+    element = element_of(name)
+    return name in FLOATS if element is None else is_float(element)
+
+
+def label_column(outputs: Sequence[OutputColumn]) -> OutputColumn | None:
+    """The output that holds class labels; a float output may be a probability and is not taken for one."""
+    labels = [column for column in outputs if column.type in (*INTEGERS, "string", "boolean")]
+    named = [column for column in labels if column.name == "prediction"] or labels
+    return named[0] if len(named) == 1 else None
 
 
 def is_supported(name: str) -> bool:

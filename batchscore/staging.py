@@ -7,8 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from batchscore import engines, publish, read, runners, score
-from batchscore.contracts import ScoringPlan, StagedOutput, TaskResult
-from batchscore.errors import MAX_ITEMS, BadRowsError, InputError, OutOfMemoryError
+from batchscore.contracts import (
+    REASONS,
+    BadRow,
+    QuarantineLimits,
+    ReasonCount,
+    ScoringPlan,
+    StagedOutput,
+    TaskResult,
+    merged,
+)
+from batchscore.errors import MAX_ITEMS, BadRowsError, InputError, ModelError, OutOfMemoryError, listed, unit_text
 from batchscore.prepare import LazySpark, OnEvent
 
 
@@ -20,11 +29,13 @@ class Staging:
         runner: ``local`` or ``spark``.
         spark: the session, started when somebody asks for it.
         on_event: receives progress and notices.
+        local: the local runner, where its processes are used for more than one run.
     """
 
     runner: str
     spark: LazySpark
     on_event: OnEvent
+    local: runners.LocalRunner | None = None
 
     def fill(self, plan: ScoringPlan) -> StagedOutput:
         """Scores every task; once more in batches of half the size where workers ran out of memory.
@@ -43,6 +54,7 @@ class Staging:
         rows = min(plan.task.batch_rows, largest if largest > 0 else plan.task.batch_rows)
         half = max(rows // 2, 1)
         publish.discard_run(plan.target.uri, plan.run_id)
+        publish.discard_run(plan.task.quarantine_uri, plan.run_id)
         text = f"{error.problem} with batches of {rows:,} rows: once more, with {half:,}"
         self.on_event({"event": "notice", "text": text})
         try:
@@ -58,20 +70,23 @@ class Staging:
         task = plan.task
         tally = _Tally(plan, self.on_event)
         if self.runner == "local":
-            results = runners.LocalRunner().run_splits(score.run_splits_task, task, plan.tasks, tally)
+            local = self.local or runners.LocalRunner()
+            results = local.run_splits(score.run_splits_task, task, plan.tasks, tally)
         elif plan.route == "splits":
             runner = runners.SparkRunner(self.spark())
             results = runner.run_splits(score.run_splits_task, task, plan.tasks, tally)
         else:
             names = [column.name for column in task.source_columns]
-            frame = read.dataframe(self.spark(), plan.source, plan.restriction, names)
+            computed = read.computed_columns(task.rules)
+            frame = read.dataframe(self.spark(), plan.source, plan.restriction, names, computed)
             frame = read.only_units(frame, [unit.values for unit in plan.to_score])
             runner = runners.SparkRunner(self.spark())
             if task.engine == engines.SPARKML:
                 results = runner.run_scored(score.in_spark, score.run_batches_task, task, frame, tally)
             else:
                 results = runner.run_dataframe(score.run_batches_task, task, frame, tally)
-        return _collected(results, tally.seconds())
+            read.check_unchanged(plan.source)  # the splits' own reader looks at each file itself
+        return _collected(plan, results, tally.seconds())
 
 
 class _Tally:
@@ -94,19 +109,24 @@ class _Tally:
         return time.perf_counter() - self._started
 
 
-def _collected(results: Sequence[TaskResult], seconds: float) -> StagedOutput:
-    files = tuple(file for result in results for file in result.files)
-    bad_rows = [row for result in results for row in result.bad_rows]
+def _collected(plan: ScoringPlan, results: Sequence[TaskResult], seconds: float) -> StagedOutput:
+    rows_read = sum(result.rows_read for result in results)
+    filtered = sum(result.rows_filtered for result in results)
+    if plan.route == "dataframe" and plan.restriction.where is not None and plan.most_rows >= rows_read:
+        # Spark left the other rows out while it read.
+        filtered, rows_read = plan.most_rows - rows_read, plan.most_rows
     staged = StagedOutput(
-        files=files,
-        rows_read=sum(result.rows_read for result in results),
+        files=tuple(file for result in results for file in result.files),
+        rows_read=rows_read,
         rows_staged=sum(result.rows_staged for result in results),
-        bad_count=sum(result.bad_count for result in results),
-        bad_rows=tuple(bad_rows[:MAX_ITEMS]),
+        bad_rows=tuple(row for result in results for row in result.bad_rows)[:MAX_ITEMS],
         seconds=seconds,
         peak_worker_bytes=max((result.peak_bytes for result in results), default=0),
+        rows_filtered=filtered,
+        quarantined=merged(count for result in results for count in result.quarantined),
+        quarantine=tuple(file for result in results for file in result.quarantine),
     )
-    if staged.rows_read == 0:
+    if staged.rows_read == staged.rows_filtered:
         raise InputError(
             "no row is left to score",
             hint="look at --where, --partition and the input: an empty result would replace what is published",
@@ -114,21 +134,55 @@ def _collected(results: Sequence[TaskResult], seconds: float) -> StagedOutput:
     return staged
 
 
-def refuse_bad_rows(staged: StagedOutput) -> None:
-    """Ends a run whose input has rows that cannot be scored.
+def refuse_excess(plan: ScoringPlan, staged: StagedOutput, limits: QuarantineLimits) -> None:
+    """Ends a run that left out more rows than it may, or all rows of a unit: what is published of it would vanish.
 
     Raises:
-        BadRowsError: the first rows, each with its keys, its column and the value at fault.
+        BadRowsError: the counts by reason and the first rows, each with its keys and the value at fault.
+        ModelError: the model raised on every row.
     """
-    if not staged.bad_count:
+    count, rows = staged.rows_quarantined, staged.rows_read - staged.rows_filtered
+    lost = _lost_units(plan, staged) if count else []
+    if not lost and not limits.exceeded(count, rows):
         return
-    detail = [
-        f"{', '.join(f'{key}={value}' for key, value in row.keys) or 'row'}: column {row.column} = {row.value}: "
-        f"{row.reason}"
+    named = [
+        f"{', '.join(f'{key}={value}' for key, value in row.keys) or 'row'}: {_at_fault(row)}"
         for row in staged.bad_rows
     ]
+    if count == rows and all(entry.reason == "model_raised" for entry in staged.quarantined):
+        raise ModelError(f"the model raised on each of {rows:,} rows; nothing was published", detail=named)
+    reasons = [f"{entry.rows:,} rows: {_reason_text(entry)}" for entry in staged.quarantined]
+    allowed = [f"{limits.max_fraction:.3%} of the rows".replace(".000%", "%")]
+    if limits.max_rows is not None:
+        allowed.append(f"{limits.max_rows:,} rows")
+    if not limits.exceeded(count, rows):
+        raise BadRowsError(
+            f"no row is left of {len(lost):,} of {len(plan.to_score):,} units; nothing was published",
+            found=listed(lost, 3),
+            detail=[*reasons[:MAX_ITEMS], *named],
+            hint="look at them with `batchscore quarantine`; mend the input, or leave these units out",
+        )
     raise BadRowsError(
-        f"{staged.bad_count:,} of {staged.rows_read:,} rows cannot be scored; nothing was published",
-        detail=detail,
-        hint="mend these rows in the input, or leave them out with --where",
+        f"{count:,} of {rows:,} rows cannot be scored; nothing was published",
+        found=f"{count / rows:.3%}",
+        allowed=allowed,
+        detail=[*reasons[:MAX_ITEMS], *named],
+        hint="look at them with `batchscore quarantine`; mend the input or the model, or raise quarantine.max_fraction "
+        "or quarantine.max_rows",
     )
+
+
+def _lost_units(plan: ScoringPlan, staged: StagedOutput) -> list[str]:
+    """Units of which each row was left out; where a condition leaves rows out nobody can tell."""
+    if plan.restriction.where is not None or plan.restriction.predicate is not None:
+        return []
+    staged_units = {file.unit for file in staged.files}
+    return [unit_text(unit.values) for unit in plan.to_score if unit.rows > 0 and unit.values not in staged_units]
+
+
+def _at_fault(row: BadRow) -> str:
+    return f"column {row.column} = {row.value}: {row.reason}" if row.column else row.reason
+
+
+def _reason_text(count: ReasonCount) -> str:
+    return f"{count.column}: {REASONS[count.reason]}" if count.column else REASONS[count.reason]

@@ -142,7 +142,7 @@ class _State:
         self.backend, self.access_key = backend, access_key
         self.faults: list[Fault] = []
         self._lock = threading.Lock()
-        self._chance = random.Random(7)  # noqa: S311  # no secret
+        self._chance = random.Random(7)  # no secret
 
     def fault_of(self, request: str) -> Fault | None:
         with self._lock:

@@ -49,7 +49,7 @@ def groups_of(*rows: int) -> list[Group]:
 
 def result(name: str, rows: int) -> TaskResult:
     file = StagedFile(path=name, size=1, rows=rows, unit=(), stats=())
-    return TaskResult((file,), rows, rows, 0, (), 0.0, 0.0, 0.0, 0, os.getpid())
+    return TaskResult((file,), rows, rows, (), 0.0, 0.0, 0.0, 0, os.getpid())
 
 
 def count_rows(_: ScoringTask, group: Group) -> TaskResult:

@@ -80,4 +80,4 @@ def stage(root: Path, files: Files) -> StagedOutput:
         pq.write_table(table, target)
         staged.append(StagedFile(path, target.stat().st_size, table.num_rows, unit, ()))
     rows = sum(file.rows for file in staged)
-    return StagedOutput(tuple(staged), rows, rows, 0, (), 1.0, 0)
+    return StagedOutput(tuple(staged), rows, rows, (), 1.0, 0)

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pyarrow.fs as pafs
 
-from batchscore import s3
+from batchscore import faults, s3
 from batchscore.errors import SettingsError
+from batchscore.redaction import redact, secrets_of
 
 # pyarrow's names of file systems that have no folders.
 OBJECT_STORES = ("s3", "gcs", "abfs")
@@ -23,8 +25,10 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     A path without a scheme is local and made absolute. S3 is reached as :mod:`batchscore.s3` says.
 
     Raises:
-        SettingsError: for a scheme that pyarrow does not know, or an S3 location that cannot be reached as it is.
+        SettingsError: for a scheme that pyarrow does not know, credentials in the URI, or an S3 location that cannot be
+            reached as it is.
     """
+    refuse_credentials(uri)
     if "://" not in uri and not uri.startswith("file:"):
         return pafs.LocalFileSystem(), str(Path(uri).absolute())
     if s3.is_s3(uri):
@@ -99,6 +103,7 @@ def write_durably(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
+        faults.reached("manifest.temporary")
         temporary.replace(path)
     finally:
         with suppress(FileNotFoundError):
@@ -108,3 +113,25 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def refuse_credentials(uri: str) -> None:
+    """Refuses a location with a password or a token in it: locations stand in manifests, ledgers and logs.
+
+    Raises:
+        SettingsError: without repeating them.
+    """
+    if "://" not in uri:
+        return
+    try:
+        parts = urlsplit(uri)
+        user = parts.username is not None and not parts.scheme.startswith(("abfs", "wasb", "hdfs"))
+        held = user or parts.password is not None or bool(secrets_of("", uri))
+    except ValueError as error:  # a bracket that is not closed
+        raise SettingsError("this is not a location", found=redact(uri)) from error
+    if held:
+        raise SettingsError(
+            "the location holds credentials",
+            found=f"{parts.scheme}://…{parts.path}",
+            hint="give them in the environment (AWS_ACCESS_KEY_ID, …) or in the storage's own configuration",
+        )

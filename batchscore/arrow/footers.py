@@ -91,7 +91,7 @@ def read_footer(filesystem: pafs.FileSystem, path: str) -> Footer:
     try:
         with filesystem.open_input_file(path) as file:
             return footer_of(file, path)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, ValueError, OverflowError) as error:  # a name that is no text is a ValueError
         raise unreadable(path, error) from error
 
 
@@ -113,7 +113,12 @@ def footer_of(file: pa.NativeFile, path: str) -> Footer:
     # The reader wants a file; one that consists of the footer alone is enough to parse it.
     opened = pq.ParquetFile(pa.BufferReader(MAGIC + footer))
     digest = hashlib.sha256(footer).hexdigest()[:DIGEST_CHARS]
-    return Footer(size, digest, opened.metadata, _with_instants(opened.schema_arrow, opened.metadata), _etag(file))
+    instants = _with_instants(opened.schema_arrow, opened.metadata)
+    found = Footer(size, digest, opened.metadata, instants, _etag(file))
+    if min(found.row_groups, default=0) < 0 or sum(found.row_groups) != found.metadata.num_rows:
+        raise _not_parquet(path, "row groups that do not add up to its rows")
+    found.columns  # noqa: B018  # decodes the names, which a damaged footer need not have as text
+    return found
 
 
 def _etag(file: pa.NativeFile) -> str:

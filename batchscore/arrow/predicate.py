@@ -1,116 +1,126 @@
-"""Predicates as Arrow expressions that keep the rows that Spark keeps.
+"""Predicates over Arrow batches, true where Spark's are.
 
 Spark's rules beyond SQL's three-valued logic: NaN equals NaN and is greater than any other number, -0.0 equals
 0.0, and a comparison happens in a type that holds both sides. Arrow compares floats by IEEE 754, where nothing
 equals NaN, so NaN is handled apart.
+
+Masks are computed column by column: an expression of ``pyarrow.dataset`` would do the same, and import pandas.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-import operator
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.arrow.types import to_arrow
-from batchscore.arrow.values import null_scalar, typed_array
-from batchscore.contracts import And, Compare, Constant, IsIn, IsNull, Not, Or, Predicate, Schema
+from batchscore.arrow.values import null_scalar, scalar_of, typed_array
+from batchscore.contracts import And, Compare, Constant, IsIn, IsNull, Matches, Not, Or, Predicate, Schema
 from batchscore.schema import FLOATS, INTEGERS, MAX_DECIMAL_PRECISION, decimal_parts, is_decimal
 
-_OPERATORS: dict[str, Callable[[pc.Expression, pc.Expression], pc.Expression]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
+_Mask: TypeAlias = "pa.BooleanArray | pa.BooleanScalar"
+_OPERATORS: dict[str, Callable[[pa.Array, pa.Scalar], pa.Array]] = {
+    "=": pc.equal,
+    "!=": pc.not_equal,
+    "<": pc.less,
+    "<=": pc.less_equal,
+    ">": pc.greater,
+    ">=": pc.greater_equal,
 }
-_TRUE, _FALSE = (pc.scalar(value) for value in typed_array([True, False], "boolean"))
-_UNKNOWN = pc.scalar(null_scalar("boolean"))
+_TRUE, _FALSE = typed_array([True, False], "boolean")
+_UNKNOWN = null_scalar("boolean")
 
 
-def expression(predicate: Predicate, columns: Schema) -> pc.Expression:
-    """The predicate as a filter expression over batches with the types of ``columns``.
+def mask(predicate: Predicate, batch: pa.RecordBatch, columns: Schema) -> pa.BooleanArray:
+    """For each row whether the predicate holds; null where that is unknown.
 
     Args:
         predicate: the tree; constants and columns must be comparable without loss, as ``parse_where`` makes sure.
-        columns: at least the columns of the predicate.
+        batch: rows with at least the predicate's columns.
+        columns: their types.
 
     Raises:
         ValueError: for a column that is not among ``columns``, or a comparison that would not be exact.
 
-    >>> import pyarrow as pa
     >>> from batchscore.contracts import Column
     >>> tree = Compare("x", ">", Constant(1, "integer"))
-    >>> batch = pa.table({"x": [0.5, float("nan"), None, 2.0]})
-    >>> batch.filter(expression(tree, (Column("x", "double"),)))["x"].to_pylist()
-    [nan, 2.0]
+    >>> batch = pa.RecordBatch.from_pydict({"x": [0.5, float("nan"), None, 2.0]})
+    >>> mask(tree, batch, (Column("x", "double"),)).to_pylist()
+    [False, True, None, True]
     """
-    types = {column.name: column.type for column in columns}
-    return _expression(predicate, types)
+    found = _Evaluation(batch, {column.name: column.type for column in columns}).of(predicate)
+    return pa.repeat(found, batch.num_rows) if isinstance(found, pa.Scalar) else found
 
 
-def _expression(predicate: Predicate, types: dict[str, str]) -> pc.Expression:
-    match predicate:
-        case Compare(column, op, constant):
-            return _compare(_field(column, types), types[column], op, constant)
-        case IsIn(column, constants):
-            return _is_in(_field(column, types), types[column], constants)
-        case IsNull(column):
-            return _field(column, types).is_null()
-        case Not(operand):
-            return ~_expression(operand, types)
-        case And(operands):
-            return functools.reduce(operator.and_, [_expression(part, types) for part in operands], _TRUE)
-        case Or(operands):
-            return functools.reduce(operator.or_, [_expression(part, types) for part in operands], _FALSE)
+class _Evaluation:
+    """One batch, and the types of its columns."""
+
+    def __init__(self, batch: pa.RecordBatch, types: dict[str, str]) -> None:
+        self._batch, self._types = batch, types
+
+    def of(self, predicate: Predicate) -> _Mask:
+        match predicate:
+            case Compare(column, op, constant):
+                return _compare(self._column(column), self._types[column], op, constant)
+            case IsIn(column, constants):
+                return _is_in(self._column(column), self._types[column], constants)
+            case Matches(column, pattern):
+                return pc.match_substring_regex(self._column(column), pattern)
+            case IsNull(column):
+                return self._column(column).is_null()
+            case Not(operand):
+                return pc.invert(self.of(operand))
+            case And(operands) | Or(operands):
+                join, start = (pc.and_kleene, _TRUE) if isinstance(predicate, And) else (pc.or_kleene, _FALSE)
+                return functools.reduce(join, [self.of(part) for part in operands], start)
+
+    def _column(self, name: str) -> pa.Array:
+        if name not in self._types:
+            raise ValueError(f"the predicate reads {name!r}, which is not among the columns {sorted(self._types)}")
+        return self._batch.column(name)
 
 
-def _field(column: str, types: dict[str, str]) -> pc.Expression:
-    if column not in types:
-        raise ValueError(f"the predicate reads {column!r}, which is not among the columns {sorted(types)}")
-    return pc.field(column)
-
-
-def _compare(field: pc.Expression, kind: str, op: str, constant: Constant) -> pc.Expression:
+def _compare(values: pa.Array, kind: str, op: str, constant: Constant) -> _Mask:
     if constant.value is None:
-        return field.is_null() if op == "<=>" else _UNKNOWN
+        return values.is_null() if op == "<=>" else _UNKNOWN
     if op == "<=>":
-        return field.is_valid() & _compare(field, kind, "=", constant)
+        return pc.and_kleene(values.is_valid(), _compare(values, kind, "=", constant))
     common = common_type(kind, constant.type)
     if common in FLOATS:
-        return _compare_float(_cast(field, kind, common), op, float(constant.value))
-    return _OPERATORS[op](_cast(field, kind, common), pc.scalar(typed_array([constant.value], common)[0]))
+        return _compare_float(_cast(values, kind, common), op, float(constant.value))
+    return _OPERATORS[op](_cast(values, kind, common), typed_array([constant.value], common)[0])
 
 
-def _compare_float(field: pc.Expression, op: str, value: float) -> pc.Expression:
+def _compare_float(values: pa.Array, op: str, value: float) -> _Mask:
     if math.isnan(value):
-        return _compare_nan(field, op)
-    plain = _OPERATORS[op](field, pc.scalar(typed_array([value], "double")[0]))
+        return _compare_nan(values, op)
+    plain = _OPERATORS[op](values, scalar_of(value, values.type))
     # is_nan of null is null, and null or null is null: the logic stays three-valued.
-    return plain | pc.is_nan(field) if op in {">", ">="} else plain
+    return pc.or_kleene(plain, pc.is_nan(values)) if op in {">", ">="} else plain
 
 
-def _compare_nan(field: pc.Expression, op: str) -> pc.Expression:
-    nan = pc.is_nan(field)
-    never = nan & ~nan
-    return {"=": nan, "!=": ~nan, "<": ~nan, "<=": ~never, ">": never, ">=": nan}[op]
+def _compare_nan(values: pa.Array, op: str) -> _Mask:
+    nan = pc.is_nan(values)
+    never = pc.and_kleene(nan, pc.invert(nan))
+    masks = {"=": nan, "!=": pc.invert(nan), "<": pc.invert(nan), "<=": pc.invert(never), ">": never, ">=": nan}
+    return masks[op]
 
 
-def _is_in(field: pc.Expression, kind: str, constants: Sequence[Constant]) -> pc.Expression:
+def _is_in(values: pa.Array, kind: str, constants: Sequence[Constant]) -> _Mask:
     """``x IN (…)``: unknown where x is null, or where nothing matches and a constant is null."""
-    values = [constant for constant in constants if constant.value is not None]
-    result = _UNKNOWN if len(values) < len(constants) else _FALSE
+    known = [constant for constant in constants if constant.value is not None]
+    result: _Mask = _UNKNOWN if len(known) < len(constants) else _FALSE
     by_type: dict[str, list[Constant]] = {}
-    for constant in values:
+    for constant in known:
         by_type.setdefault(common_type(kind, constant.type), []).append(constant)
     for common, group in by_type.items():
-        known = typed_array(_members(group, common), common)
-        found = pc.is_in(_cast(field, kind, common), value_set=known)
-        result = result | found
-    return pc.if_else(field.is_valid(), result, _UNKNOWN)
+        members = typed_array(_members(group, common), common)
+        result = pc.or_kleene(result, pc.is_in(_cast(values, kind, common), value_set=members))
+    return pc.if_else(values.is_valid(), result, _UNKNOWN)
 
 
 def _members(constants: Sequence[Constant], common: str) -> list[str | int | float | bool]:
@@ -159,6 +169,6 @@ def _common_decimal(column: str, constant: str) -> str | None:
     return f"decimal({precision},{scale})" if precision <= MAX_DECIMAL_PRECISION else None
 
 
-def _cast(field: pc.Expression, kind: str, common: str) -> pc.Expression:
+def _cast(values: pa.Array, kind: str, common: str) -> pa.Array:
     # safe=False: a long beyond 2**53 is compared as its nearest double, as Spark does.
-    return field if kind == common else field.cast(to_arrow(common), safe=False)
+    return values if kind == common else values.cast(to_arrow(common), safe=False)

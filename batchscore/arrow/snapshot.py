@@ -19,7 +19,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from batchscore import s3
-from batchscore.arrow.filesystem import open_filesystem, storing
+from batchscore.arrow.damage import panics_as_errors
+from batchscore.arrow.filesystem import open_filesystem, refuse_credentials, storing
 from batchscore.arrow.layout import partition_value
 from batchscore.arrow.values import table_of
 from batchscore.contracts import RUN_COLUMN, Column, Schema, UnitState, UnitValues
@@ -71,9 +72,10 @@ def location(uri: str) -> str:
 
     Raises:
         SettingsError: a local path with a character that delta-rs 1.6 fails on: it aborts on a bracket and
-            decodes a percent sign twice.
+            decodes a percent sign twice; credentials in a URI.
     """
     if "://" in uri or uri.startswith("file:"):
+        refuse_credentials(uri)
         return uri
     path = Path(uri).absolute()
     if any(character in str(path) for character in UNUSABLE):
@@ -93,7 +95,8 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable | None:
         InputError: the log cannot be read.
     """
     try:
-        return DeltaTable(location(uri), version=version, storage_options=s3.delta_options(uri))
+        with panics_as_errors():
+            return DeltaTable(location(uri), version=version, storage_options=s3.delta_options(uri))
     except TableNotFoundError:
         return None
     except OSError as error:
@@ -195,12 +198,14 @@ def _run_statistics(actions: pa.Table, name: str) -> list[str | int | None]:
 
 
 def _counted_runs(uri: str, path: str) -> tuple[tuple[str, int], ...]:
-    """Rows of each run in one file; () when a row has none or the file cannot be read."""
+    """Rows of each run in one file; () when a row has none, or the file cannot be read or is not of the table."""
+    if ".." in path.split("/"):
+        return ()
     filesystem, root = open_filesystem(uri)
     try:
         with filesystem.open_input_file(f"{root}/{path}") as file:
             column = pq.ParquetFile(file).read(columns=[RUN_COLUMN]).column(RUN_COLUMN)
-    except (OSError, KeyError, pa.ArrowInvalid):  # a clone's absolute path, a file older than the column, damage
+    except (OSError, KeyError, ValueError, pa.ArrowException):  # a clone's absolute path, an older file, damage
         return ()
     counted = pc.value_counts(column.combine_chunks()).to_pylist()
     if any(entry["values"] is None for entry in counted):

@@ -6,7 +6,7 @@ row group.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.footers import Footer, footer_of, unreadable
-from batchscore.arrow.predicate import expression
+from batchscore.arrow.predicate import mask
+from batchscore.arrow.stamps import check_same, check_time, opened_state, state_of
 from batchscore.arrow.types import arrow_schema, from_arrow
 from batchscore.arrow.values import null_scalar, typed_array
 from batchscore.contracts import Column, Predicate, Schema, Split
@@ -54,7 +55,7 @@ class _Layout:
         return pa.RecordBatch.from_arrays(arrays, names=self.schema.names)
 
 
-def read_split(
+def read_split(  # noqa: PLR0913  # a split, and what is wanted of it
     split: Split,
     source_uri: str,
     columns: Schema,
@@ -62,6 +63,7 @@ def read_split(
     batch_rows: int,
     *,
     coded: Collection[str] = (),
+    on_rows: Callable[[int], None] = lambda _: None,
 ) -> Iterator[pa.RecordBatch]:
     """The split's rows as batches of at most ``batch_rows`` rows, empty ones left out.
 
@@ -73,6 +75,7 @@ def read_split(
         predicate: rows to keep, or None; its columns must be among ``columns``.
         batch_rows: rows of a batch before the predicate.
         coded: columns of text that stay dictionaries where the file has them so; none that the predicate reads.
+        on_rows: hears of each batch how many rows it had before the predicate.
 
     Raises:
         InputError: naming the file, when it is missing, damaged, changed since it was pinned, or holds a value
@@ -81,13 +84,13 @@ def read_split(
         ValueError: when the predicate reads a column that is not among ``columns``.
     """
     filesystem, _ = open_filesystem(source_uri)
-    keep = None if predicate is None else expression(predicate, columns)
     try:
         for batch in _batches(filesystem, split, columns, batch_rows, coded):
-            kept = batch if keep is None else batch.filter(keep)
+            on_rows(batch.num_rows)
+            kept = batch if predicate is None else batch.filter(mask(predicate, batch, columns))
             if kept.num_rows:
                 yield kept
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeError, OverflowError) as error:
         raise _failed(split.path, error) from error
 
 
@@ -106,12 +109,15 @@ def _batches(
 ) -> Iterator[pa.RecordBatch]:
     window = LOCAL_WINDOW_BYTES if isinstance(filesystem, pafs.LocalFileSystem) else REMOTE_WINDOW_BYTES
     with filesystem.open_input_file(split.path) as opened:
+        before = opened_state(filesystem, split.path, opened)
+        check_time(split.path, split.stamp, filesystem, before.mtime_ns)
         footer = footer_of(opened, split.path)
         _check_unchanged(split, footer)
         layout = _layout(split, footer, columns, coded)
         groups = range(footer.metadata.num_row_groups) if split.row_groups is None else split.row_groups
         if not layout.read:
             yield from _without_reading(sum(footer.row_groups[index] for index in groups), layout, batch_rows)
+            check_same(split.path, before, state_of(filesystem, split.path))
             return
         file = pq.ParquetFile(
             opened,
@@ -125,6 +131,7 @@ def _batches(
             batch_size=batch_rows, row_groups=list(groups), columns=list(layout.read), use_threads=False
         ):
             yield layout.conform(batch)
+    check_same(split.path, before, state_of(filesystem, split.path))
 
 
 def _without_reading(rows: int, layout: _Layout, batch_rows: int) -> Iterator[pa.RecordBatch]:
@@ -136,7 +143,7 @@ def _without_reading(rows: int, layout: _Layout, batch_rows: int) -> Iterator[pa
 
 
 def _check_unchanged(split: Split, footer: Footer) -> None:
-    """A file's size, footer and ETag must be those that were pinned; the modification time alone may differ.
+    """A file's size, footer and ETag must be those that were pinned.
 
     Raises:
         InputError: naming the file.

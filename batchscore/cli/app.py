@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import batchscore
-from batchscore.cli.flags import Config, JobFlags, Json, Model, Verbose, job_config, takes
+from batchscore.cli.flags import Config, JobFlags, Json, Model, RunFlags, Verbose, job_config, takes
 from batchscore.errors import ModelError, SettingsError, SetupError
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ app = typer.Typer(
 
 Force = Annotated[bool, typer.Option("--force", help="Score again what is published already.")]
 Evolve = Annotated[bool, typer.Option("--evolve-schema", help="Let the prediction table gain columns.")]
+ChangedSince = Annotated[
+    str | None, typer.Option("--changed-since", help="Look at the dates of the last hours, days or weeks: 12h, 7d, 4w.")
+]
+DateColumn = Annotated[str | None, typer.Option("--date-column", help="Partition column that holds the dates.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -51,24 +55,28 @@ def top(
 
 
 @app.command()
-@takes(JobFlags)
+@takes(RunFlags)
 def run(
-    flags: JobFlags,
+    flags: RunFlags,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as `batchscore plan`.")] = False,
     force: Force = False,
     evolve_schema: Evolve = False,
+    changed_since: ChangedSince = None,
+    date_column: DateColumn = None,
 ) -> int:
     """Score, validate and publish what is not published yet.
 
     Example: batchscore run --model fraud_detection/Production --partition ds=2026-11-21
     """
     if flags.runner == "local" and not dry_run:
-        _start_workers()
-    config, options = _prepare(flags, force=force, evolve_schema=evolve_schema)
+        start_workers()
+    config, options = prepare(flags, force=force, evolve_schema=evolve_schema)
+    options = _recent(options, changed_since, date_column)
+    options = replace(options, wait_minutes=flags.patience_minutes, take_over=flags.take_over)
     if dry_run:
         return _show_plan(flags, config, options)
     if config.scoring.runner == "local":
-        _start_workers()
+        start_workers()
     from batchscore import pipeline, validate  # noqa: PLC0415  # heavy
     from batchscore.cli import progress, show  # noqa: PLC0415  # not for --help
 
@@ -79,7 +87,7 @@ def run(
     return record.exit_code
 
 
-def _start_workers() -> None:
+def start_workers() -> None:
     """Starts those of the local runner, once: they import what they need while this process does the same."""
     from batchscore import runners  # noqa: PLC0415  # not for --help
 
@@ -88,16 +96,36 @@ def _start_workers() -> None:
 
 @app.command()
 @takes(JobFlags)
-def plan(flags: JobFlags, force: Force = False, evolve_schema: Evolve = False) -> int:
+def plan(
+    flags: JobFlags,
+    force: Force = False,
+    evolve_schema: Evolve = False,
+    changed_since: ChangedSince = None,
+    date_column: DateColumn = None,
+) -> int:
     """Say what `run` would do; writes nothing, reads no row.
 
     Example: batchscore plan --model fraud_detection/Production
     """
-    config, options = _prepare(flags, force=force, evolve_schema=evolve_schema)
-    return _show_plan(flags, config, options)
+    config, options = prepare(flags, force=force, evolve_schema=evolve_schema)
+    return _show_plan(flags, config, _recent(options, changed_since, date_column))
 
 
-def _prepare(flags: JobFlags, *, force: bool, evolve_schema: bool) -> tuple[JobConfig, RunOptions]:
+def _recent(options: RunOptions, changed_since: str | None, date_column: str | None) -> RunOptions:
+    """The options with the window that they name."""
+    if changed_since is None:
+        if date_column is not None:
+            raise SettingsError(
+                "--date-column says which dates --changed-since means, and that is not given", found=date_column
+            )
+        return options
+    from batchscore.plan.dates import hours  # noqa: PLC0415  # not for --help
+
+    return replace(options, changed_since_hours=hours(changed_since), date_column=date_column)
+
+
+def prepare(flags: JobFlags, *, force: bool, evolve_schema: bool) -> tuple[JobConfig, RunOptions]:
+    """Settings and options of a job from its flags; logs go where the flags say."""
     from batchscore.cli.logs import set_up_logs  # noqa: PLC0415  # not for --help
     from batchscore.contracts import RunOptions  # noqa: PLC0415  # not for --help
 
@@ -125,7 +153,7 @@ def check(flags: JobFlags) -> int:
 
     Example: batchscore check --model fraud_detection/Production
     """
-    config, _ = _prepare(flags, force=False, evolve_schema=False)
+    config, _ = prepare(flags, force=False, evolve_schema=False)
     from batchscore.check import check as check_job  # noqa: PLC0415  # heavy
     from batchscore.cli import progress, show  # noqa: PLC0415  # not for --help
 
@@ -151,7 +179,7 @@ def engines(
     """
     if named is not None and flags.model not in (None, named):
         raise SettingsError("two models are named", found=f"{named} and --model {flags.model}", hint="name one")
-    config, _ = _prepare(replace(flags, model=named or flags.model), force=False, evolve_schema=False)
+    config, _ = prepare(replace(flags, model=named or flags.model), force=False, evolve_schema=False)
     from batchscore import proofs  # noqa: PLC0415  # heavy
     from batchscore.cli import engine_table, progress, show  # noqa: PLC0415  # not for --help
 
@@ -248,7 +276,7 @@ def history(
     """
     from batchscore.cli import show  # noqa: PLC0415  # not for --help
 
-    where = _table(table, model, config, verbose=verbose)
+    where = table_of_flags(table, model, config, verbose=verbose)
     from batchscore import history as ledger  # noqa: PLC0415  # heavy
 
     records = ledger.history(where, limit)
@@ -274,7 +302,7 @@ def show(
     """
     from batchscore.cli import show as view  # noqa: PLC0415  # not for --help
 
-    where = _table(table, model, config, verbose=verbose)
+    where = table_of_flags(table, model, config, verbose=verbose)
     from batchscore import history as ledger  # noqa: PLC0415  # heavy
 
     record, manifest = ledger.show(where, run)
@@ -282,7 +310,8 @@ def show(
     return 0
 
 
-def _table(table: str | None, model: str | None, config: Path | None, *, verbose: bool) -> str:
+def table_of_flags(table: str | None, model: str | None, config: Path | None, *, verbose: bool) -> str:
+    """The prediction table that a command is about."""
     from batchscore.cli.logs import set_up_logs  # noqa: PLC0415  # not for --help
 
     set_up_logs(verbose=verbose)
@@ -312,3 +341,13 @@ def doctor(
     fine = all(finding.fine for finding in findings)
     show.emit(show.finding_lines(findings), {"fine": fine, "findings": findings}, as_json=json)
     return 0 if fine else SetupError.exit_code
+
+
+# The commands of these register themselves; at the end, because they use what is above.
+from batchscore.cli import (  # noqa: E402
+    backfill_commands,  # noqa: F401
+    clean_commands,  # noqa: F401
+    explain_commands,  # noqa: F401
+    quarantine_commands,  # noqa: F401
+    retention_commands,  # noqa: F401
+)

@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
@@ -49,11 +50,30 @@ class JobFlags:
     suite: Annotated[str | None, Option(help="Great Expectations suite (JSON).")] = None
     on_new_model: Annotated[str | None, Option(help="new_units or all.")] = None
     tracking_uri: Annotated[str | None, Option(help="MLflow tracking URI of the registry.")] = None
+    allow_path: Annotated[list[str], Option(help="Folder whose models may run code; repeat for more.")] = field(
+        default_factory=list
+    )
     set_: Annotated[list[str], Option("--set", help="Any setting: a.b=c; repeat for more.")] = field(
         default_factory=list
     )
     json: Json = False
     verbose: Verbose = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunFlags(JobFlags):
+    """What ``run`` takes beside: what to do about a run that is at work on the same units."""
+
+    wait: Annotated[bool, Option("--wait", help="Wait for a run at work on the same units, then plan again.")] = False
+    wait_minutes: Annotated[float | None, Option(min=0.0, help="The same, but at most so long.")] = None
+    take_over: Annotated[bool, Option("--take-over", help="Keep such a run from publishing, and go on.")] = False
+
+    @property
+    def patience_minutes(self) -> float:
+        """How long to wait; 0 for not at all."""
+        if self.wait_minutes is not None:
+            return self.wait_minutes
+        return inf if self.wait else 0.0
 
 
 _KEYS = {
@@ -147,13 +167,20 @@ def _overrides(flags: JobFlags) -> dict[str, object]:
         value = getattr(flags, flag)
         if value is not None:
             overrides[key] = value
+    return overrides | _lists(flags)
+
+
+def _lists(flags: JobFlags) -> dict[str, object]:
+    lists: dict[str, object] = {}
     if flags.keys is not None:
-        overrides["output.keys"] = _names(flags.keys)
+        lists["output.keys"] = _names(flags.keys)
     if flags.carry is not None:
-        overrides["output.carry"] = _names(flags.carry)
+        lists["output.carry"] = _names(flags.carry)
+    if flags.allow_path:
+        lists["registry.allowed_paths"] = flags.allow_path
     if flags.partition:
-        overrides["input.partitions"] = _partitions(flags.partition)
-    return overrides
+        lists["input.partitions"] = _partitions(flags.partition)
+    return lists
 
 
 def _names(text: str) -> list[str]:

@@ -16,6 +16,10 @@ from typing import NoReturn
 REPEAT_SECONDS = 0.3
 
 
+class AnsweredError(Exception):
+    """An interrupted command has printed its own answer; raised while the interruption is still being handled."""
+
+
 class Interruption:
     """Turns SIGINT and SIGTERM, which schedulers send, into a ``KeyboardInterrupt`` that arrives."""
 

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
+import traceback
 import warnings
+from typing import Any
 
-from batchscore.errors import without_secrets
+from batchscore.redaction import redact
 
 # These announce their own progress at INFO or warn about what batchscore says in its own words.
 _CHATTY = ("mlflow", "alembic", "py4j", "great_expectations", "sqlalchemy")
-
-
-class _WithoutSecrets(logging.Formatter):
-    """What another formatter makes of a record, traceback included, less what errors do not tell either."""
-
-    def __init__(self, other: logging.Formatter | None) -> None:
-        super().__init__()
-        self._other = other or logging.Formatter()
-
-    def format(self, record: logging.LogRecord) -> str:
-        return without_secrets(self._other.format(record))
 
 
 def stderr_is_stdout() -> bool:
@@ -31,14 +23,14 @@ def stderr_is_stdout() -> bool:
 
 def set_up_logs(*, verbose: bool, as_json: bool = False) -> None:
     """Sends logs to stderr: all from INFO on when ``verbose``, else warnings of batchscore and errors of others."""
+    logging.setLogRecordFactory(_masked_record)  # for every logger and handler, those of libraries included
+    logging.captureWarnings(verbose)
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s" if verbose else "%(levelname)s: %(message)s",
         force=True,
     )
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(_WithoutSecrets(handler.formatter))
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # its INFO is hundreds of lines of its own
     if verbose:
         return
@@ -50,3 +42,13 @@ def set_up_logs(*, verbose: bool, as_json: bool = False) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # A warning of a dependency is the developer's, who sees it as an error in the tests.
     warnings.filterwarnings("ignore")
+
+
+def _masked_record(*arguments: Any, **named: Any) -> logging.LogRecord:  # noqa: ANN401  # logging's own signature
+    """A log record without secrets in text and stack trace: libraries print URIs, Spark its settings."""
+    record = logging.LogRecord(*arguments, **named)
+    with contextlib.suppress(TypeError, ValueError, KeyError):  # logging itself reports what cannot be formatted
+        record.msg, record.args = redact(record.getMessage()), ()
+    if record.exc_info:
+        record.exc_text = redact("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"))
+    return record

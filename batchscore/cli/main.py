@@ -16,9 +16,10 @@ from typer.exceptions import Abort, TyperException
 from typer.main import get_command
 
 from batchscore.cli.app import app
-from batchscore.cli.interrupts import Interruption
+from batchscore.cli.interrupts import AnsweredError, Interruption
 from batchscore.cli.logs import stderr_is_stdout
-from batchscore.errors import BatchscoreError, SettingsError, bounded, without_secrets
+from batchscore.errors import BatchscoreError, SettingsError, bounded
+from batchscore.redaction import learn_environment, redact
 
 EXIT_BUG = 1
 GC_OBJECTS = 100_000
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         SystemExit: always.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    learn_environment(os.environ)
     interruption = Interruption()
     interruption.watch()
     try:
@@ -80,6 +82,8 @@ def _run(given: list[str], interruption: Interruption) -> int:
         return _report(error, given)
     except (KeyboardInterrupt, Abort):
         return _interrupted(given, interruption)
+    except AnsweredError:
+        return _interrupted([], interruption)
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001  # the last resort: a bug must not look like an answer
@@ -111,12 +115,11 @@ def _bug(error: Exception) -> BatchscoreError:
 
 def _report(error: BatchscoreError, given: list[str]) -> int:
     if "--verbose" in given:
-        trace = "".join(traceback.format_exception(sys.exception()))
-        print(without_secrets(trace), file=sys.stderr, end="")  # noqa: T201  # what --verbose asks for
+        print(redact("".join(traceback.format_exception(sys.exception()))), file=sys.stderr)  # noqa: T201  # asked for
     if "--json" in given:
         print(json.dumps(error.as_dict(), indent=2))  # noqa: T201  # the answer of a command
     if "--json" not in given or not stderr_is_stdout():
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201  # the answer of a command
+        print(redact(f"error: {error}"), file=sys.stderr)  # noqa: T201  # the answer of a command
     return error.exit_code
 
 

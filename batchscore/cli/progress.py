@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from batchscore.cli.logs import stderr_is_stdout
+from batchscore.redaction import redact
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -23,7 +24,8 @@ def reporting(stream: TextIO | None = None, *, as_json: bool = False) -> Iterato
     """A receiver of a run's events.
 
     Events are ``{"event": "stage", "stage": str, "text": str}``, ``{"event": "notice", "text": str}`` and
-    ``{"event": "progress", "rows": int, "total": int, "seconds": float}`` with a total of -1 where it is unknown.
+    ``{"event": "progress", "rows": int, "total": int, "seconds": float}`` with a total of -1 where it is unknown, and
+    ``{"event": "chunk", "number": int, "of": int, "text": str, "left": float}`` when a part of a backfill has ended.
 
     Args:
         stream: where to; stderr by default.
@@ -54,12 +56,14 @@ class PlainProgress:
             self._print(f"{event['stage']}: {event['text']}")
         elif event.get("event") == "notice":
             self._print(f"note: {event['text']}")
+        elif event.get("event") == "chunk":
+            self._print(chunk_text(event))
         elif event.get("event") == "progress" and self._clock() >= self._next:
             self._next = self._clock() + LINE_SECONDS
             self._print(progress_text(event))
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)  # what this class is for
+        print(redact(line), file=self._stream, flush=True)  # what this class is for
 
 
 class BarProgress:
@@ -78,6 +82,8 @@ class BarProgress:
             self._task = self._bar.add_task(str(event["stage"]), total=None, text="")
         elif event.get("event") == "notice":
             self._say(f"note: {event['text']}")
+        elif event.get("event") == "chunk":
+            self._say(chunk_text(event))
         elif event.get("event") == "progress" and self._task is not None:
             total = _number(event["total"])
             self._bar.update(
@@ -89,7 +95,7 @@ class BarProgress:
             )
 
     def _say(self, line: str) -> None:
-        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(redact(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def progress_text(event: Mapping[str, object]) -> str:
@@ -106,6 +112,17 @@ def progress_text(event: Mapping[str, object]) -> str:
     left = max(0.0, (total - rows) * seconds / rows)
     share = f"{100 * rows / total:.0f} %"
     return f"score: {rows:,.0f} of {total:,.0f} rows ({share}), {rate_text(event)}, {left:.0f} s left"
+
+
+def chunk_text(event: Mapping[str, object]) -> str:
+    """A part of a backfill that has ended, on one line.
+
+    >>> chunk_text({"number": 3, "of": 14, "text": "2026-11-03 published: 200 rows as version 2", "left": 21.7})
+    '3 of 14: 2026-11-03 published: 200 rows as version 2; about 22 s left'
+    """
+    left = _number(event["left"])
+    more = f"; about {left:,.0f} s left" if left > 0 else ""
+    return f"{event['number']} of {event['of']}: {event['text']}{more}"
 
 
 def rate_text(event: Mapping[str, object]) -> str:

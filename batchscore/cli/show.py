@@ -10,6 +10,7 @@ from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
 from batchscore.errors import bounded, listed, unit_text
+from batchscore.redaction import redact
 
 if TYPE_CHECKING:
     from batchscore.contracts import Check, Manifest, PlannedUnit, RunRecord, ScoringPlan, UnitAction
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 MAX_UNITS = 20
 LABEL_CHARS = 10
 DIGEST_CHARS = 12
-_ACTIONS: dict[UnitAction, str] = {"score": "to score", "live": "published", "older_model": "older model"}
+_ACTIONS: dict[UnitAction, str] = {
+    "score": "to score",
+    "live": "published",
+    "older_model": "older model",
+    "withdrawn": "rolled back",
+}
 
 
 def emit(lines: Sequence[str], document: object, *, as_json: bool) -> None:
@@ -26,7 +32,11 @@ def emit(lines: Sequence[str], document: object, *, as_json: bool) -> None:
     if as_json:
         print_json(document)
     else:
-        print("\n".join(lines))  # noqa: T201  # the answer of a command
+        _say(lines)
+
+
+def _say(lines: Sequence[str]) -> None:
+    print(redact("\n".join(lines)))  # noqa: T201  # the answer of a command
 
 
 def print_json(document: object) -> None:
@@ -50,7 +60,7 @@ def as_json_value(value: object) -> object:
         return sorted(value)
     if isinstance(value, tuple | list):
         return _json_sequence(value)
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+    return value if value is None or isinstance(value, int | float | bool) else redact(str(value))
 
 
 def _json_sequence(items: Sequence[object]) -> object:
@@ -84,6 +94,7 @@ def plan_json(plan: ScoringPlan, runner: str) -> dict[str, object]:
         "units_to_score": actions["score"],
         "units_live": actions["live"],
         "units_older_model": actions["older_model"],
+        "units_rolled_back": actions["withdrawn"],
         **document,
     }
 
@@ -96,13 +107,13 @@ def plan_lines(plan: ScoringPlan, runner: str) -> list[str]:
 def print_plan(plan: ScoringPlan, runner: str) -> None:
     """Prints the plan; on a terminal its units are a table."""
     if not sys.stdout.isatty():
-        print("\n".join(plan_lines(plan, runner)))  # noqa: T201  # the answer of a command
+        _say(plan_lines(plan, runner))
         return
-    print("\n".join(_head_lines(plan, runner)))  # noqa: T201  # the answer of a command
+    _say(_head_lines(plan, runner))
     shown = _ordered(plan.units)[:MAX_UNITS]
     if shown:
         _print_table(("unit", "state", "rows", "files", "why"), [_unit_row(unit) for unit in shown])
-    print("\n".join([*_more_lines(plan), *_note_lines(plan)]))  # noqa: T201  # the answer of a command
+    _say([*_more_lines(plan), *_note_lines(plan)])
 
 
 def _head_lines(plan: ScoringPlan, runner: str) -> list[str]:
@@ -179,7 +190,12 @@ def _more_lines(plan: ScoringPlan) -> list[str]:
 
 def _note_lines(plan: ScoringPlan) -> list[str]:
     lines = [f"note: {text}" for text in dict.fromkeys((*plan.model.notices, *plan.source.notices, *plan.notices))]
-    return [*lines, "nothing to do: all is published already"] if plan.nothing_to_do else lines
+    if not plan.nothing_to_do:
+        return lines
+    if not plan.units:
+        return [*lines, "nothing to do: no unit is recent"]
+    rolled_back = any(unit.action == "withdrawn" for unit in plan.units)
+    return [*lines, f"nothing to do: all is published already{' or was rolled back' if rolled_back else ''}"]
 
 
 # --- runs --------------------------------------------------------------------------------------------------
@@ -194,11 +210,18 @@ def record_lines(record: RunRecord) -> list[str]:
         _line("model", f"{record.model_name}/{record.model_version} (sha256 {record.model_digest[:DIGEST_CHARS]})"),
         _line("table", f"{record.table}{at}"),
         _line("units", f"{record.units_published:,} published, {record.units_live:,} already there"),
-        _line("rows", f"{record.rows:,} of {record.rows_read:,} read, in {record.seconds:.1f} s{rate}"),
+        _line(
+            "rows", f"{record.rows:,} of {record.rows_read:,} read{_left_out(record)}, in {record.seconds:.1f} s{rate}"
+        ),
         _line("engine", f"{record.engine}, runner {record.runner}"),
         _line("run", record.run_id),
     ]
     return [*lines, *(f"  {line}" for line in record.detail.splitlines())]
+
+
+def _left_out(record: RunRecord) -> str:
+    quarantined = f", {record.rows_quarantined:,} in quarantine" if record.rows_quarantined else ""
+    return quarantined + (f", {record.rows_filtered:,} filtered" if record.rows_filtered else "")
 
 
 def run_lines(record: RunRecord, manifest: Manifest | None) -> list[str]:
@@ -209,6 +232,7 @@ def run_lines(record: RunRecord, manifest: Manifest | None) -> list[str]:
         _line("time", f"{record.started_at} to {record.ended_at}"),
         _line("input", f"{record.source_uri}, {at}snapshot {record.source_snapshot[:DIGEST_CHARS]}"),
         _line("exit code", str(record.exit_code)),
+        *([_line("backfill", record.backfill)] if record.backfill else []),
     ]
     if manifest is None:
         return [*lines, "no manifest: the run published nothing, or its manifest was removed"]
@@ -230,7 +254,7 @@ _HISTORY_HEAD = ("run", "state", "started", "model", "units", "rows", "seconds",
 def print_history(table: str, records: Sequence[RunRecord]) -> None:
     """Prints the runs of a table, one a line."""
     if not records:
-        print(f"no run of {table} is recorded")  # noqa: T201  # the answer of a command
+        _say([f"no run of {table} is recorded"])
         return
     rows = [
         (
@@ -248,7 +272,7 @@ def print_history(table: str, records: Sequence[RunRecord]) -> None:
     if sys.stdout.isatty():
         _print_table(_HISTORY_HEAD, rows)
     else:
-        print("\n".join(aligned([_HISTORY_HEAD, *rows], indent="")))  # noqa: T201  # the answer of a command
+        _say(aligned([_HISTORY_HEAD, *rows], indent=""))
 
 
 # --- checks and findings -----------------------------------------------------------------------------------
@@ -304,5 +328,5 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(*head, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: data is not markup
+        table.add_row(*(Text(redact(cell)) for cell in row))  # Text: data is not markup
     Console().print(table)

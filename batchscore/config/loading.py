@@ -12,8 +12,11 @@ from pydantic import ValidationError
 
 from batchscore.config.model_name import split_model
 from batchscore.config.problems import Origins, error_of, settings_problems
+from batchscore.config.redaction import MASK, is_secret_name, learn_settings
 from batchscore.config.settings import JobConfig
-from batchscore.errors import SettingsError, bounded, nearest
+from batchscore.documents import YAML_FAILURES, why
+from batchscore.errors import SettingsError, nearest
+from batchscore.redaction import learn, secrets_of
 
 SETTINGS_FOLDER = Path("conf")
 MAX_FILE_BYTES = 1_000_000
@@ -26,8 +29,10 @@ _SECTIONS = ("model", "input", "output", "scoring", "quarantine", "validation", 
 # Scalars that are kept as they are written: YAML would read 01 as 1, NO as false, 2026-11-21 as a date.
 _VERBATIM = re.compile(
     r"model\.(name|version)|input\.(path|version|where)|input\.partitions\..+|output\.(path|keys|carry|partition_by)"
-    r"(\.\d+)?|spark\.conf\..+|model\.signature\.(inputs|outputs)\.\d+\.(name|type)|schedule"
+    r"(\.\d+)?|spark\.conf\..+|model\.signature\.(inputs|outputs)\.\d+\.(name|type)|schedule|registry\.(tracking_uri|allowed_paths(\.\d+)?)"
 )
+# What no path, name or SQL can hold: the end of a C string, and halves of characters.
+_NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
 _NULL_TAG = "tag:yaml.org,2002:null"
 _TEXT_TAG = "tag:yaml.org,2002:str"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
@@ -61,10 +66,12 @@ def load(path: Path | str | None, overrides: Mapping[str, object] | None = None)
     for section in _SECTIONS:
         if document.get(section) is None:  # left out, or `spark:` with nothing below it
             document[section] = {}
+    learn_settings(document)
+    origins = Origins(str(path) if path is not None else None, lines, overridden)
+    _check_texts(document, (), origins)
     try:
         return JobConfig.model_validate(document)
     except ValidationError as error:
-        origins = Origins(str(path) if path is not None else None, lines, overridden)
         raise error_of(settings_problems(error, document, origins), origins) from error
 
 
@@ -83,18 +90,39 @@ def parse_assignment(text: str) -> tuple[str, object]:
         raise SettingsError(
             "--set takes KEY=VALUE", found=text, hint="name the key with dots, for example --set scoring.engine=pyfunc"
         )
+    learn(secrets_of(key, value))
+    try:
+        return key, _assigned(value, tuple(key.split(".")))
+    except (*YAML_FAILURES, _DuplicateKeyError, _TooManyNodesError) as error:
+        found = MASK if is_secret_name(key) else value
+        raise SettingsError(f"the value of --set {key} is not YAML", found=found, hint=why(error)) from error
+
+
+def _assigned(value: str, path: KeyPath) -> object:
     loader = yaml.SafeLoader(value)
     try:
         node = loader.get_single_node()
         if node is None:
-            return key, None
-        for _ in _walk(node, tuple(key.split("."))):
+            return None
+        for _ in _walk(node, path):
             pass
-        return key, loader.construct_document(node)
-    except (yaml.YAMLError, _DuplicateKeyError, _TooManyNodesError) as error:
-        raise SettingsError(f"the value of --set {key} is not YAML", found=value, hint=bounded(error)) from error
+        return loader.construct_document(node)
     finally:
         loader.dispose()
+
+
+def _check_texts(value: object, path: KeyPath, origins: Origins) -> None:
+    """Refuses text that no file system, engine or log takes, before it ends as a failure of one of them."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_texts(str(key), path, origins)
+            _check_texts(item, (*path, str(key)), origins)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_texts(item, path, origins)
+    elif isinstance(value, str) and _NOT_TEXT.search(value):
+        name = ascii(".".join(map(str, path)))[1:-1]
+        raise SettingsError(f"{origins.of(path)}{name} holds a character that is none", found=ascii(value))
 
 
 def _put(document: dict[str, object], key: str, value: object) -> KeyPath:
@@ -113,6 +141,28 @@ def _put(document: dict[str, object], key: str, value: object) -> KeyPath:
 
 def _read(path: Path) -> tuple[dict[str, object], dict[KeyPath, int]]:
     text = _text_of(path)
+    try:
+        return _document(path, text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f" line {mark.line + 1}" if mark else ""
+        raise SettingsError(
+            f"{path}{where}: not YAML: {error.problem or error.context}",
+            hint="check the indentation, quotes and brackets there",
+        ) from error
+    except YAML_FAILURES as error:
+        raise SettingsError(f"{path}: not YAML", found=why(error)) from error
+    except _DuplicateKeyError as error:
+        raise SettingsError(
+            f"{path} line {error.line}: {error.key} is given twice",
+            found=f"first on line {error.first_line}",
+            hint="keep one of them",
+        ) from error
+    except _TooManyNodesError as error:
+        raise SettingsError(f"{path}: more than {MAX_NODES:,} values", hint="unfold the YAML aliases") from error
+
+
+def _document(path: Path, text: str) -> tuple[dict[str, object], dict[KeyPath, int]]:
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
@@ -123,32 +173,17 @@ def _read(path: Path) -> tuple[dict[str, object], dict[KeyPath, int]]:
             raise SettingsError(f"{path} holds no settings", found=found, hint="write `key: value` lines")
         lines = dict(_walk(node, ()))
         return loader.construct_document(node), lines
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f" line {mark.line + 1}" if mark else ""
-        raise SettingsError(
-            f"{path}{where}: not YAML: {error.problem or error.context}",
-            hint="check the indentation, quotes and brackets there",
-        ) from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not YAML", found=str(error)) from error
-    except _DuplicateKeyError as error:
-        raise SettingsError(
-            f"{path} line {error.line}: {error.key} is given twice",
-            found=f"first on line {error.first_line}",
-            hint="keep one of them",
-        ) from error
-    except _TooManyNodesError as error:
-        raise SettingsError(f"{path}: more than {MAX_NODES:,} values", hint="unfold the YAML aliases") from error
     finally:
         loader.dispose()
 
 
 def _text_of(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
+        with path.open("rb") as stream:  # a device or a pipe has no size of its own
+            content = stream.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
             raise SettingsError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes", hint="is this a settings file?")
-        return path.read_text(encoding="utf-8")
+        return content.decode("utf-8")
     except FileNotFoundError as error:
         folder = path.parent
         present = sorted(item.name for item in folder.glob("*.y*ml")) if folder.is_dir() else []
@@ -157,7 +192,7 @@ def _text_of(path: Path) -> str:
             near=[str(folder / name) for name in nearest(path.name, present)],
             allowed=[str(folder / name) for name in present],
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise SettingsError(f"the settings file {path} cannot be read", found=str(error)) from error
 
 

@@ -9,7 +9,7 @@ import datetime as dt
 import re
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # how Hive and Spark write a null partition value in a path
@@ -72,6 +72,11 @@ def _input_version(value: object) -> object:
             "input_version", "should be 'latest', a version number or a timestamp such as 2026-11-21T06:00:00Z"
         ) from error
     return value
+
+
+def _bound(value: object) -> object:
+    """A date in YAML as its text."""
+    return value.isoformat() if isinstance(value, dt.date) else value
 
 
 def _schedule(value: str | None) -> str | None:
@@ -258,17 +263,55 @@ class ScoringSettings(_Settings):
     )
 
 
-class QuarantineSettings(_Settings):
-    """What happens to rows that cannot be scored: until the quarantine is built, one refuses the run."""
+RuleBound: TypeAlias = Annotated[int | float | str | None, BeforeValidator(_bound)]
+RuleValue: TypeAlias = Annotated[bool | int | float | str, BeforeValidator(_bound)]
 
-    max_fraction: Annotated[float, not_built(0.01, 0.0)] = Field(
-        default=0.01, ge=0, le=1, description="Fraction of rows that may be quarantined. Not built yet."
+
+class RuleSettings(_Settings):
+    """What each row must meet; one that does not is quarantined. Null meets every rule but ``required``."""
+
+    name: Name | None = Field(default=None, description="What the quarantine calls the rule; null: made from the rule.")
+    column: Name | None = Field(default=None, description="Column of the input, or a prediction, that the rule reads.")
+    required: bool = Field(default=False, description="The column may not be null.")
+    range: tuple[RuleBound, RuleBound] | None = Field(
+        default=None, description="Smallest and largest value; null leaves an end open. NaN lies outside."
     )
-    max_rows: Annotated[int | None, not_built(None, 0)] = Field(
-        default=None, ge=0, description="Rows that may be quarantined; null: no limit. Not built yet."
+    allowed: Annotated[tuple[RuleValue, ...], Field(min_length=1)] | None = Field(
+        default=None, description="The values that the column may have."
     )
-    rules: Annotated[tuple[JsonValue, ...], not_built(())] = Field(
-        default=(), description="Conditions that a row must meet. Not built yet."
+    regex: Name | None = Field(
+        default=None, description="Regular expression (RE2) to be found in the text; ^ and $ anchor it."
+    )
+    sql: Name | None = Field(default=None, description="Spark SQL condition on the row, instead of a column.")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> RuleSettings:
+        of_column = self.required or any(value is not None for value in (self.range, self.allowed, self.regex))
+        if (self.sql is None) == (self.column is None) or of_column != (self.column is not None):
+            raise PydanticCustomError(
+                "rule", "should hold a column with required, range, allowed or regex, or else a condition in sql"
+            )
+        if self.range == (None, None):
+            raise PydanticCustomError("rule", "should have a range with one end at least")
+        return self
+
+
+class QuarantineSettings(_Settings):
+    """What happens to rows that cannot be scored, break a rule, or get no sound prediction."""
+
+    max_fraction: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Fraction of the rows that may be quarantined; above it nothing is published.",
+    )
+    max_rows: int | None = Field(
+        default=None, ge=0, description="Rows that may be quarantined, whatever their fraction; null: no further limit."
+    )
+    rules: tuple[RuleSettings, ...] = Field(
+        default=(),
+        description="What each row must meet: {column: amount, range: [0, 10000]}, {column: id, required: true}, "
+        "{column: country, allowed: [DE, FR]}, {column: iban, regex: '^[A-Z]{2}'}, {sql: 'amount > 0 OR refund'}.",
     )
 
 
@@ -306,6 +349,11 @@ class RegistrySettings(_Settings):
 
     tracking_uri: Name = Field(
         default="sqlite:///mlruns.db", description="MLflow tracking URI of the registry that knows the model."
+    )
+    allowed_paths: Names = Field(
+        default=(),
+        description="Folders whose models are loaded though they hold code (pickles); without one, a model folder "
+        "beside the registry is loaded only where all of it is data: ONNX, LightGBM and XGBoost in their own formats.",
     )
 
 

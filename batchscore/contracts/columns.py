@@ -48,6 +48,14 @@ class IsIn:
 
 
 @dataclass(frozen=True, slots=True)
+class Matches:
+    """Text in which the regular expression (RE2) is found somewhere; ``^`` and ``$`` anchor it."""
+
+    column: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
 class IsNull:
     """``column IS NULL``."""
 
@@ -75,7 +83,7 @@ class Or:
     operands: tuple[Predicate, ...]
 
 
-Predicate: TypeAlias = Compare | IsIn | IsNull | Not | And | Or
+Predicate: TypeAlias = Compare | IsIn | Matches | IsNull | Not | And | Or
 
 
 def predicate_columns(predicate: Predicate | None) -> tuple[str, ...]:
@@ -87,7 +95,7 @@ def predicate_columns(predicate: Predicate | None) -> tuple[str, ...]:
     match predicate:
         case None:
             return ()
-        case Compare(column) | IsIn(column) | IsNull(column):
+        case Compare(column) | IsIn(column) | Matches(column) | IsNull(column):
             return (column,)
         case Not(operand):
             return predicate_columns(operand)

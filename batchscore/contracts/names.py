@@ -14,3 +14,5 @@ METADATA_FOLDER = "_batchscore"
 RUNS_FOLDER = "_runs"  # of a Parquet table: the folder of each run's data files
 RUN_KEY = "batchscore.run_id"  # in the metadata of the commit that publishes a run
 MAX_RUN_ID_CHARS = 32  # Delta truncates string statistics there; a whole run id proves min = max
+FENCED_KEY = "batchscore.fenced"  # in the metadata of the commit that fences a run
+FENCED_BY_KEY = "batchscore.fenced_by"

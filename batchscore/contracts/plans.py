@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from batchscore.contracts.columns import Predicate, Schema, UnitValues
 from batchscore.contracts.models import ModelInput, ModelOutput, ModelParam, PinnedModel
+from batchscore.contracts.quarantine import Replay, Rule
 from batchscore.contracts.sources import PinnedSource, Restriction, Split
 from batchscore.contracts.targets import TargetState, UnitState
 
@@ -19,11 +20,21 @@ class RunOptions:
         force: score again what is live.
         evolve_schema: let the prediction table gain columns.
         verbose: show what happens in detail.
+        replay: the run whose quarantined rows are to be scored again, or ''.
+        changed_since_hours: look at units of dates from so many hours ago on alone; None: at all.
+        date_column: the partition column that holds the dates; None: the only one that does.
+        wait_minutes: how long to wait for a run that is at work on the same units.
+        take_over: keep such a run from publishing, and go on.
     """
 
     force: bool = False
     evolve_schema: bool = False
     verbose: bool = False
+    replay: str = ""
+    changed_since_hours: int | None = None
+    date_column: str | None = None
+    wait_minutes: float = 0.0
+    take_over: bool = False
 
 
 Mode: TypeAlias = Literal["partitions", "replace", "append"]
@@ -118,6 +129,11 @@ class ScoringTask:
         run_id: at most 32 characters.
         file_rows: rows after which a staged file is closed and the next begun.
         loads_model: whether workers score; else the scores are the last source columns, and the last inputs.
+        rules: what each row must meet.
+        classes: the labels that the model may give, or () where it does not say.
+        quarantine_uri: root of the table of rows that are left out.
+        max_quarantined: rows that may be left out, as far as the plan can tell; -1 where it cannot.
+        replay: the rows to take, where not all of them.
         output_format: of the output table; says where its data files lie and what is in them.
     """
 
@@ -138,9 +154,21 @@ class ScoringTask:
     file_rows: int
     loads_model: bool = True
     output_format: OutputFormat = "delta"
+    rules: tuple[Rule, ...] = ()
+    classes: tuple[str, ...] = ()
+    quarantine_uri: str = ""
+    max_quarantined: int = -1
+    replay: Replay | None = None
+
+    @property
+    def quarantine_columns(self) -> tuple[OutputColumn, ...]:
+        """What tells a quarantined row: its keys and partition columns; without keys all that the output carries."""
+        carried = [column for column in self.columns if column.origin == "source"]
+        named = {*self.keys, *self.partition_by}
+        return tuple(column for column in carried if not self.keys or column.name in named)
 
 
-UnitAction: TypeAlias = Literal["score", "live", "older_model"]
+UnitAction: TypeAlias = Literal["score", "live", "older_model", "withdrawn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +176,7 @@ class PlannedUnit:
     """One unit of work and what the plan does with it.
 
     ``rows`` is -1 where unknown before reading. ``before`` is the unit's state in the target when planned: the
-    commit compares it again.
+    commit compares it again. ``beside`` are (run id, rows) that stay in the unit beside what is published.
     """
 
     values: UnitValues
@@ -158,6 +186,7 @@ class PlannedUnit:
     rows: int
     files: int
     before: UnitState
+    beside: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +208,7 @@ class ScoringPlan:
         cores: tasks that run at a time, as far as the settings tell.
         device: ``cpu`` or ``cuda``; ``auto`` where the engines are still to be measured.
         device_reason: why it is no GPU where the settings would take one, or ''.
+        units_outside: units of the input that were not looked at, because their dates lie before a window.
     """
 
     run_id: str
@@ -207,6 +237,7 @@ class ScoringPlan:
     cores: int = 1
     device: str = "cpu"
     device_reason: str = ""
+    units_outside: int = 0
 
     @property
     def to_score(self) -> tuple[PlannedUnit, ...]:

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from batchscore.contracts.columns import UnitValues
 from batchscore.contracts.plans import Mode
 from batchscore.contracts.proof import Certificate, Measurement
+from batchscore.contracts.quarantine import ReasonCount
 from batchscore.contracts.targets import ManifestUnit
 
 
@@ -50,33 +51,48 @@ class BadRow:
 class TaskResult:
     """What one task did.
 
-    ``bad_rows`` holds at most ten samples of ``bad_count``. Times are seconds, ``peak_bytes`` is the worker
-    process's peak resident memory.
+    ``rows_read`` are all rows of its input: those of ``rows_filtered`` did not meet the run's condition, those of
+    ``quarantined`` are in the files ``quarantine``, the others are staged. ``bad_rows`` holds at most ten of the
+    quarantined. Times are seconds, ``peak_bytes`` is the worker process's peak resident memory.
     """
 
     files: tuple[StagedFile, ...]
     rows_read: int
     rows_staged: int
-    bad_count: int
     bad_rows: tuple[BadRow, ...]
     read_seconds: float
     score_seconds: float
     write_seconds: float
     peak_bytes: int
     pid: int
+    rows_filtered: int = 0
+    quarantined: tuple[ReasonCount, ...] = ()
+    quarantine: tuple[StagedFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class StagedOutput:
-    """The results of all tasks of a run, each counted once."""
+    """The results of all tasks of a run, each counted once; see :class:`TaskResult`."""
 
     files: tuple[StagedFile, ...]
     rows_read: int
     rows_staged: int
-    bad_count: int
     bad_rows: tuple[BadRow, ...]
     seconds: float
     peak_worker_bytes: int
+    rows_filtered: int = 0
+    quarantined: tuple[ReasonCount, ...] = ()
+    quarantine: tuple[StagedFile, ...] = ()
+
+    @property
+    def rows_quarantined(self) -> int:
+        """Rows that were left out, each for one reason."""
+        return sum(count.rows for count in self.quarantined)
+
+    @property
+    def rows_missing(self) -> int:
+        """Rows read that are neither staged nor quarantined nor filtered; a run is published only where it is 0."""
+        return self.rows_read - self.rows_staged - self.rows_quarantined - self.rows_filtered
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +157,9 @@ class Manifest:
     checks: tuple[Check, ...] = ()
     certificate: Certificate | None = None
     measurement: Measurement | None = None
+    rows_filtered: int = 0
+    quarantined: tuple[ReasonCount, ...] = ()
+    replays: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +176,19 @@ class Receipt:
     attempts: int = 1
 
 
-RunState: TypeAlias = Literal["published", "refused", "failed", "fenced", "skipped", "interrupted"]
+RunState: TypeAlias = Literal[
+    "published", "refused", "failed", "fenced", "skipped", "interrupted", "rolled_back", "forgotten"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One row of the ledger ``<table>__runs``. Times are ISO 8601 in UTC; ``rows`` are rows published."""
+    """One row of the ledger ``<table>__runs``. Times are ISO 8601 in UTC; ``rows`` are rows published.
+
+    ``model_requested`` is the model as it was asked for, ``backfill`` what the runs of one backfill have in common;
+    both are '' in rows from before there were such.
+    A rollback and an erasure have rows of their own, with an id like a run's: they publish no score.
+    """
 
     run_id: str
     state: RunState
@@ -188,3 +214,7 @@ class RunRecord:
     message: str
     detail: str = ""
     peak_worker_bytes: int = 0
+    rows_quarantined: int = 0
+    rows_filtered: int = 0
+    model_requested: str = ""
+    backfill: str = ""

@@ -31,6 +31,15 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadableFile:
+    """A file of a source whose footer cannot be read, where the rest of the source is wanted all the same."""
+
+    path: str
+    partition: UnitValues
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PinnedSource:
     """A source at one version.
 
@@ -45,6 +54,7 @@ class PinnedSource:
         root: the path that the files' paths begin with; keys of units leave it out.
         missing_ok: columns that some files lack (added later); read as null there.
         dataframe_reason: why workers cannot read splits of it themselves, or None where they can.
+        unreadable: files that are left out because they are damaged, where that was asked for.
     """
 
     kind: Literal["parquet", "delta", "catalog"]
@@ -58,6 +68,7 @@ class PinnedSource:
     missing_ok: frozenset[str] = frozenset()
     dataframe_reason: str | None = None
     notices: tuple[str, ...] = ()
+    unreadable: tuple[UnreadableFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

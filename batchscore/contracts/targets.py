@@ -28,11 +28,16 @@ class UnitState:
 
 @dataclass(frozen=True, slots=True)
 class ManifestUnit:
-    """A unit as a run's manifest records it."""
+    """A unit as a run's manifest records it.
+
+    ``rows`` are those of the run itself; ``beside`` are (run id, rows) of the other runs that make the unit together
+    with it: a replay adds to what its run published.
+    """
 
     values: UnitValues
     key: str
     rows: int
+    beside: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,23 @@ class ManifestHead:
     model_digest: str
     source_key: str
     units: tuple[ManifestUnit, ...]
+    replays: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """Content of a unit that a rollback took back, while the unit is as the rollback made it.
+
+    ``by`` is who rolled back, ``at`` when (ISO 8601, UTC), ``to_run`` the run whose table came back.
+    """
+
+    run_id: str
+    key: str
+    source_key: str
+    rollback_id: str
+    to_run: str
+    at: str
+    by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +82,8 @@ class TargetState:
         manifests: heads of the manifests of all runs that ``units`` mention (missing ones are absent).
         refused: why batchscore will not write this table (feature or property and the statement that drops
             it), or None.
+        published: units of which rows were forgotten, as they were published; what else they say is in ``units``.
+        withdrawn: what rollbacks took back, by unit; of units without files, too.
     """
 
     uri: str
@@ -69,6 +93,12 @@ class TargetState:
     units: Mapping[UnitValues, UnitState] = field(default_factory=dict)
     manifests: Mapping[str, ManifestHead] = field(default_factory=dict)
     refused: str | None = None
+    published: Mapping[UnitValues, UnitState] = field(default_factory=dict)
+    withdrawn: Mapping[UnitValues, tuple[Withdrawal, ...]] = field(default_factory=dict)
+
+    def as_published(self, values: UnitValues) -> UnitState:
+        """A unit's state as if no row of it had been forgotten: what liveness is judged by."""
+        return self.published.get(values) or self.units.get(values) or UnitState()
 
     @property
     def exists(self) -> bool:

@@ -43,7 +43,7 @@ def loaded(name: str, files: ModelFiles, threads: int) -> Engine:
 
 def _load(name: str, files: ModelFiles, threads: int) -> Engine:
     module = engine_module(name)
-    _verify(files)
+    verify(files)
     try:
         if files.environment != "local":
             from batchscore.engines.isolated import load  # noqa: PLC0415  # the exception, not the rule
@@ -60,7 +60,12 @@ def _load(name: str, files: ModelFiles, threads: int) -> Engine:
         ) from error
 
 
-def _verify(files: ModelFiles) -> None:
+def verify(files: ModelFiles) -> None:
+    """Compares a model's files with their digest before anything of them is loaded, because a model file is code.
+
+    Raises:
+        ModelError: they are not those that were resolved.
+    """
     found = digest_folder(files.path)
     if found != files.digest:
         raise ModelError(

@@ -99,13 +99,14 @@ def _load(module: str, files: ModelFiles, threads: int) -> object:
 
 
 def _facts(error: Exception) -> dict[str, object]:
-    from batchscore.errors import BatchscoreError  # noqa: PLC0415  # the package's own
+    from batchscore.errors import BatchscoreError, ModelRaisedError  # noqa: PLC0415  # the package's own
 
     if isinstance(error, BatchscoreError):
         return error.as_dict()
     trace = io.StringIO()
     traceback.print_exception(error, limit=-TRACE_LINES, file=trace)
     return {
+        "error": ModelRaisedError.__name__,
         "problem": "the model's process raised",
         "found": f"{type(error).__name__}: {error}",
         "detail": trace.getvalue().splitlines()[-2 * TRACE_LINES :],

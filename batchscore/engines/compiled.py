@@ -22,7 +22,7 @@ from batchscore.engines.trees.forest import refusal
 from batchscore.engines.trees.read import Ensemble, read_ensemble
 from batchscore.engines.trees.scores import scored
 from batchscore.engines.unwrap import PLAIN_FLAVORS, plain_flavor, unwrap
-from batchscore.errors import ModelError, listed
+from batchscore.errors import ModelRaisedError, listed
 
 LIBRARY = "trees.so"
 # What reads a model's trees; XGBoost is sold under two names.
@@ -58,7 +58,7 @@ class CompiledEngine:
         columns = self._ensemble.features.separate(inputs)
         reason = refusal(self._ensemble.forest, columns)
         if reason is not None:
-            raise ModelError(f"model {self._label} does not score these {inputs.num_rows} rows", found=reason)
+            raise ModelRaisedError(f"model {self._label} does not score these {inputs.num_rows} rows", found=reason)
         linked = kernels.linked(self._library, self._ensemble.scores, self._kernel.sums(columns))
         return scored(self._ensemble.scores, linked, self._files.outputs, self._label)
 

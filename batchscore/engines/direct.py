@@ -20,7 +20,7 @@ from batchscore.contracts import ModelFiles, ModelInput
 from batchscore.engines.frames import to_frame, to_tensor
 from batchscore.engines.missing import missing_text, parts
 from batchscore.engines.unwrap import Unwrapped
-from batchscore.errors import ModelError
+from batchscore.errors import ModelRaisedError
 from batchscore.models.mlmodel import read_mlmodel
 from batchscore.models.signature import signature_part
 from batchscore.schema import FLOATS, INTEGERS
@@ -52,11 +52,13 @@ def caller(found: Unwrapped, files: ModelFiles, threads: int) -> Call:
     plain = all(item.type in NUMBERS for item in files.inputs if item.name not in found.categories)
     method = getattr(found.estimator, found.method)
     if kind == "lightgbm.booster" and plain:
-        return lambda batch: method(_doubles(batch, files.inputs, found), num_threads=threads)
+        return lambda batch: method(lightgbm_matrix(batch, files.inputs, found), num_threads=threads)
     if kind == "lightgbm.estimator" and plain and not found.categories:
         import pandas as pd  # noqa: PLC0415  # loaded with LightGBM
 
-        return lambda batch: method(pd.DataFrame(_doubles(batch, files.inputs, found), columns=names, copy=False))
+        return lambda batch: method(
+            pd.DataFrame(lightgbm_matrix(batch, files.inputs, found), columns=names, copy=False)
+        )
     if found.library == "xgboost" and _takes_floats(found, files):
         return _on_floats(found, files, kind)
     return _on_frame(found, files, kind)
@@ -151,8 +153,12 @@ def _matrix(batch: pa.RecordBatch) -> np.ndarray[Any, Any]:
     return matrix
 
 
-def _doubles(batch: pa.RecordBatch, inputs: Sequence[ModelInput], found: Unwrapped) -> np.ndarray[Any, Any]:
-    """The matrix that LightGBM would make of the frame: numbers, and codes of categories."""
+def lightgbm_matrix(batch: pa.RecordBatch, inputs: Sequence[ModelInput], found: Unwrapped) -> np.ndarray[Any, Any]:
+    """The matrix that LightGBM would make of the frame: numbers, and codes of categories.
+
+    Raises:
+        ModelError: null in an input that has none.
+    """
     if all(item.type in FLOATS and item.name not in found.categories for item in inputs):
         return _matrix(batch)
     matrix = np.empty((batch.num_rows, batch.num_columns), np.float64)
@@ -161,6 +167,6 @@ def _doubles(batch: pa.RecordBatch, inputs: Sequence[ModelInput], found: Unwrapp
         if item.name in found.categories:
             values = pc.index_in(column, value_set=found.categories[item.name], skip_nulls=True).cast(pa.float64())
         elif item.type not in FLOATS and column.null_count:
-            raise ModelError(f"input {item.name} has nulls, and the model knows none for type {item.type}")
+            raise ModelRaisedError(f"input {item.name} has nulls, and the model knows none for type {item.type}")
         matrix[:, index] = values.to_numpy(zero_copy_only=False)
     return matrix

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from batchscore.errors import BatchscoreError, ModelError, OutOfMemoryError
+from batchscore.errors import BatchscoreError, ModelRaisedError, OutOfMemoryError
 
 # How libraries in C++ say that memory ran out (LightGBM, XGBoost, ONNX Runtime, PyTorch), in errors of their own.
 _ALLOCATION = re.compile(r"bad_alloc|bad allocation|failed to allocate|can't allocate memory|unable to allocate", re.I)
@@ -20,7 +20,7 @@ def raised(label: str, rows: int, error: Exception, reason: str | None = None) -
         reason: its text, where that is not the error's own.
 
     Returns:
-        OutOfMemoryError where that says so, which is tried again with smaller batches; else ModelError.
+        OutOfMemoryError where that says so, which is tried again with smaller batches; else ModelRaisedError.
 
     >>> type(raised("m 1", 10, RuntimeError("std::bad_alloc"))).__name__
     'OutOfMemoryError'
@@ -28,4 +28,4 @@ def raised(label: str, rows: int, error: Exception, reason: str | None = None) -
     found = f"{type(error).__name__}: {reason or error}"
     if isinstance(error, MemoryError) or _ALLOCATION.search(str(error)):
         return OutOfMemoryError(f"memory ran out while model {label} scored {rows} rows", found=found)
-    return ModelError(f"model {label} raised while it scored {rows} rows", found=found)
+    return ModelRaisedError(f"model {label} raised while it scored {rows} rows", found=found)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from batchscore.arrow.types import to_arrow
 from batchscore.arrow.values import array_of, places_in
 from batchscore.contracts import ModelInput
-from batchscore.errors import ModelError, listed
+from batchscore.errors import ModelError, ModelRaisedError, listed
 from batchscore.schema import FLOATS, INTEGERS, element_of
 
 Matrix: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
@@ -142,7 +142,7 @@ class Features:
             array = pa.FixedSizeListArray.from_arrays(array, 1)
         flat = array.flatten()
         if array.null_count or len(flat) != len(array) * column.width or not _regular(array, column.width):
-            raise ModelError(
+            raise ModelRaisedError(
                 f"input {column.name or '(unnamed)'} has the wrong shape",
                 found="null arrays" if array.null_count else "arrays of another length",
                 allowed=(f"arrays of {column.width} values",),
@@ -248,8 +248,8 @@ def _regular(array: pa.Array, width: int) -> bool:
     return bool(pc.all(pc.equal(pc.list_value_length(array), width), min_count=0).as_py())
 
 
-def _null(column: Feature) -> ModelError:
-    return ModelError(
+def _null(column: Feature) -> ModelRaisedError:
+    return ModelRaisedError(
         f"input {column.name or '(unnamed)'} has nulls, and MLflow has no null for type {column.type}",
         hint="fill them, or train the model with the column as double (which holds whole numbers up to 2^53)",
     )

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from batchscore.contracts import ModelInput
 from batchscore.engines.categories import coded
-from batchscore.errors import ModelError
+from batchscore.errors import ModelRaisedError
 from batchscore.schema import INTEGERS
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def to_tensor(array: pa.Array, item: ModelInput, dtype: np.dtype[Any] | None = N
     flat = array
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type):
         if array.null_count:
-            raise ModelError(
+            raise ModelRaisedError(
                 f"input {item.name or '(unnamed)'} has null arrays", allowed=(f"arrays of shape {shape[1:]}",)
             )
         flat = array.flatten()
@@ -101,17 +101,19 @@ def _retyped(values: np.ndarray[Any, Any], dtype: np.dtype[Any], item: ModelInpu
         return values.astype(object)
     cast = values.astype(str if dtype.kind == "U" else dtype)
     if dtype.kind in "iu" and not np.array_equal(cast.astype(values.dtype), values):
-        raise ModelError(f"a value of input {item.name or '(unnamed)'} does not fit the model's {dtype}")
+        raise ModelRaisedError(f"a value of input {item.name or '(unnamed)'} does not fit the model's {dtype}")
     return cast
 
 
-def _integer_null(item: ModelInput) -> ModelError:
-    return ModelError(
+def _integer_null(item: ModelInput) -> ModelRaisedError:
+    return ModelRaisedError(
         f"input {item.name or '(unnamed)'} has nulls, and MLflow has no null for type {item.type}",
         hint="fill them, or train the model with the column as double (which holds whole numbers up to 2^53)",
     )
 
 
-def _wrong_shape(item: ModelInput, found: str) -> ModelError:
+def _wrong_shape(item: ModelInput, found: str) -> ModelRaisedError:
     shape = list(item.shape or (-1,))
-    return ModelError(f"input {item.name or '(unnamed)'} has the wrong shape", found=found, allowed=(f"shape {shape}",))
+    return ModelRaisedError(
+        f"input {item.name or '(unnamed)'} has the wrong shape", found=found, allowed=(f"shape {shape}",)
+    )

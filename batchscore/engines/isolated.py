@@ -18,7 +18,7 @@ import pyarrow as pa
 from batchscore.contracts import ModelFiles
 from batchscore.engines.child import LOAD, RESULT, SCORE, decoded, encoded, receive, send
 from batchscore.engines.environment import restored
-from batchscore.errors import ModelError, UnavailableError
+from batchscore.errors import ModelError, ModelRaisedError, UnavailableError
 
 # -I leaves out the worker's PYTHONPATH and folder: nothing of this environment may get into the model's.
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from batchscore.engines.child import serve; serve(int(sys.argv[2]))"
@@ -73,7 +73,8 @@ class IsolatedEngine:
         if answer == RESULT:
             return content
         facts = json.loads(content)
-        raise ModelError(
+        kind = ModelRaisedError if tag == SCORE and facts["error"] == ModelRaisedError.__name__ else ModelError
+        raise kind(
             f"model {self._label}, in its own environment: {facts['problem']}",
             found=facts.get("found"),
             allowed=facts.get("allowed") or (),

@@ -29,7 +29,7 @@ from batchscore.engines.trees.forest import LEAF, Forest, at_most, prepared, ref
 from batchscore.engines.trees.read import Ensemble, read_ensemble
 from batchscore.engines.trees.scores import scored
 from batchscore.engines.unwrap import unwrap
-from batchscore.errors import ModelError, SetupError
+from batchscore.errors import ModelError, ModelRaisedError, SetupError
 
 PACKAGE = "daal4py"
 EXTENSION = "_daal4py"
@@ -73,7 +73,7 @@ class OnedalEngine:
         matrix = self._ensemble.features.matrix(inputs)
         reason = refusal(self._ensemble.forest, matrix)
         if reason is not None:
-            raise ModelError(f"model {self._label} does not score these {inputs.num_rows} rows", found=reason)
+            raise ModelRaisedError(f"model {self._label} does not score these {inputs.num_rows} rows", found=reason)
         linked = self._ensemble.scores.linked(self._sums(matrix))
         return scored(self._ensemble.scores, linked, self._files.outputs, self._label)
 

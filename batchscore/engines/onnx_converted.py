@@ -28,7 +28,7 @@ from batchscore.engines.onnx_artifact import (
     read_description,
 )
 from batchscore.engines.onnx_tensors import arrow_of, column, open_session, stacked
-from batchscore.errors import ModelError, SetupError
+from batchscore.errors import ModelError, ModelRaisedError, SetupError
 from batchscore.schema import FLOATS
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _check(array: pa.Array, guard: Guard, label: str) -> None:
         else:
             bad = np.abs(values) >= FLOAT_OVERFLOW
         if bad.any():
-            raise ModelError(
+            raise ModelRaisedError(
                 f"model {label} raised while it scored",
                 found=f"{values[int(bad.argmax())]} in input {guard.column}, which the model does not take",
             )
@@ -194,8 +194,8 @@ def _labels(classes: Sequence[Any]) -> pa.Array:
     return array_of(classes, kinds[type(classes[0])])
 
 
-def _refused(item: ModelInput, what: str) -> ModelError:
-    return ModelError(f"input {item.name} has {what}, which the model does not take")
+def _refused(item: ModelInput, what: str) -> ModelRaisedError:
+    return ModelRaisedError(f"input {item.name} has {what}, which the model does not take")
 
 
 def load_converted(files: ModelFiles, threads: int, *, cuda: bool = False) -> ConvertedEngine:

@@ -13,7 +13,7 @@ from batchscore.arrow.values import numbers_of
 from batchscore.contracts import ModelInput
 from batchscore.engines.arrays import MATRIX
 from batchscore.engines.cuda import CPU_PROVIDER, open_on_gpu
-from batchscore.errors import ModelError
+from batchscore.errors import ModelRaisedError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -82,7 +82,7 @@ def column(array: pa.Array, dtype: np.dtype[Any], item: ModelInput, *, is_matrix
         flat = values_of(array.flatten(), dtype, item)
         shape = (rows, *(item.shape[1:] if item.shape is not None else (-1,)))
         if not _is_rectangular(array, len(flat), rows):
-            raise ModelError(
+            raise ModelRaisedError(
                 f"the arrays of input {item.name or '(unnamed)'} differ in length", allowed=(f"shape {shape}",)
             )
         return flat.reshape(shape)
@@ -122,7 +122,9 @@ def values_of(array: pa.Array, dtype: np.dtype[Any], item: ModelInput) -> np.nda
         try:
             array = array.cast(pa.from_numpy_dtype(dtype))
         except pa.ArrowInvalid as error:
-            raise ModelError(f"a value of input {item.name} does not fit the graph's {dtype}", found=error) from error
+            raise ModelRaisedError(
+                f"a value of input {item.name} does not fit the graph's {dtype}", found=error
+            ) from error
     values = numbers_of(array) if dtype.kind in "iufb" else array.to_numpy(zero_copy_only=False)
     if dtype.kind == "f" and values.dtype.kind in "iu":
         values = values.astype(np.float64)  # the way that pandas takes in MLflow's wrapper
@@ -140,8 +142,8 @@ def arrow_of(values: np.ndarray[Any, Any]) -> pa.Array | np.ndarray[Any, Any]:
     return array
 
 
-def _null(item: ModelInput) -> ModelError:
-    return ModelError(
+def _null(item: ModelInput) -> ModelRaisedError:
+    return ModelRaisedError(
         f"input {item.name or '(unnamed)'} has nulls, and an ONNX graph knows none for type {item.type}",
         hint="fill them before scoring, or quarantine the rows",
     )

@@ -9,14 +9,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from batchscore.contracts import PinnedModel
 from batchscore.errors import ModelError, SetupError
-from batchscore.models import registry, sqlite
+from batchscore.models import facts, registry, sqlite
 from batchscore.models.digest import BYTECODE_FOLDER, digest_folder, model_files
+from batchscore.models.facts import VersionFacts
 from batchscore.models.mlmodel import (
+    Document,
     check_files,
     classes_of,
     flavors_of,
@@ -28,11 +31,24 @@ from batchscore.models.params import resolve_params
 from batchscore.models.reference import Reference, parse_reference
 from batchscore.models.registry import Location
 from batchscore.models.signature import resolve_inputs, resolve_outputs
+from batchscore.models.timeline import version_history
+from batchscore.models.trust import Trust
 
-__all__ = ["digest_folder", "pin"]
+__all__ = [
+    "Trust",
+    "VersionFacts",
+    "describe",
+    "digest_folder",
+    "parse_reference",
+    "pin",
+    "recorded",
+    "version_history",
+]
 
 # MLflow writes this file while it downloads by registered name, and leaves it in a local artifact store.
 WRITTEN_BY_DOWNLOAD = "registered_model_meta"
+# What reading a description whose parts are of other kinds than they should be ends with.
+DAMAGE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 
 def pin(  # noqa: PLR0913  # the settings' model section, spelled out
@@ -45,6 +61,7 @@ def pin(  # noqa: PLR0913  # the settings' model section, spelled out
     version: str | None = None,
     cache_dir: Path | None = None,
     open_inputs: bool = False,
+    trust: Trust | None = None,
 ) -> PinnedModel:
     """Resolves a model reference, once, to exact files.
 
@@ -60,11 +77,12 @@ def pin(  # noqa: PLR0913  # the settings' model section, spelled out
         version: version, stage or ``@alias`` where ``reference`` is a bare name.
         cache_dir: where the files go; ``$XDG_CACHE_HOME/batchscore/models`` by default.
         open_inputs: leave inputs that nobody names as they are: unnamed, or none at all. An error otherwise.
+        trust: which folders beside the registry a model's code may come from; None: the caller vouches for this one.
 
     Raises:
         ModelError: the model is unknown or damaged.
         SchemaMismatchError: it has no signature and the settings give none.
-        SettingsError: the reference, the signature or a parameter is wrong.
+        SettingsError: the reference, the signature or a parameter is wrong, or the folder is not an allowed path.
         UnavailableError: the registry does not answer; after about 5 s.
     """
     parsed = parse_reference(reference, version)
@@ -77,23 +95,99 @@ def pin(  # noqa: PLR0913  # the settings' model section, spelled out
             location, folder = _from_registry(parsed, incoming, tracking_uri, registry_uri)
         (folder / WRITTEN_BY_DOWNLOAD).unlink(missing_ok=True)
         document = read_mlmodel(folder)
-        check_files(folder, document)
+        _check(folder, document, Path(location.files) if parsed.kind == "folder" else None, trust)
         digest = digest_folder(folder)
         path = _settle(folder, cache / digest, digest)
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
+    requested = reference if not version else f"{reference}/{version}"
+    declared = _Declared(signature, params, open_inputs)
+    try:
+        return _described(requested, location, document, path, declared)
+    except DAMAGE as error:
+        raise _damaged(error) from error
+
+
+def recorded(  # noqa: PLR0913  # what a manifest says of its model
+    digest: str,
+    *,
+    name: str,
+    version: str,
+    uri: str,
+    signature: Mapping[str, Any] | None = None,
+    params: Mapping[str, object] | None = None,
+    cache_dir: Path | None = None,
+) -> PinnedModel | None:
+    """A model that was pinned on this machine before, by its digest alone: no registry is asked.
+
+    Returns:
+        None where the cache does not hold these very files.
+
+    Raises:
+        SchemaMismatchError, SettingsError: as :func:`pin`.
+    """
+    path = _cache(cache_dir) / digest
+    if not path.is_dir() or digest_folder(path) != digest:
+        return None
+    declared = _Declared(signature, params, open_inputs=False)
+    try:
+        return _described(uri, Location(name, version, uri, "", str(path)), read_mlmodel(path), path, declared)
+    except DAMAGE as error:
+        raise _damaged(error) from error
+
+
+def describe(name: str, version: str, *, tracking_uri: str, registry_uri: str | None = None) -> VersionFacts:
+    """Who registered a version of a model, when and from what; asks MLflow's client only where it must.
+
+    Raises:
+        UnavailableError: the registry does not answer.
+        SettingsError: it refuses the credentials.
+    """
+    found = sqlite.describe(tracking_uri, registry_uri, name, version)
+    if found is not None:
+        return found
+    client = registry.connect(tracking_uri, registry_uri)
+    return facts.describe(client, registry_uri or tracking_uri, name, version)
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """What the settings say of a model."""
+
+    signature: Mapping[str, Any] | None
+    params: Mapping[str, object] | None
+    open_inputs: bool
+
+
+def _check(folder: Path, document: Document, source: Path | None, trust: Trust | None) -> None:
+    """Refuses a damaged description, and a folder of the user's own (``source``) that nobody allowed."""
+    try:
+        check_files(folder, document)
+        if source is not None and trust is not None:
+            trust.check(source, document)
+    except DAMAGE as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> ModelError:
+    return ModelError(
+        "the MLmodel file is damaged", found=f"{type(error).__name__}: {error}", hint="log the model again"
+    )
+
+
+def _described(requested: str, location: Location, document: Document, path: Path, declared: _Declared) -> PinnedModel:
     return PinnedModel(
-        requested=reference if not version else f"{reference}/{version}",
+        requested=requested,
         name=location.name,
         version=location.version,
         uri=location.uri,
-        digest=digest,
+        digest=path.name,
         path=str(path),
         size_bytes=sum(file.stat().st_size for _, file in model_files(path)),
         flavors=flavors_of(document),
-        inputs=resolve_inputs(document, signature, may_be_open=open_inputs),
-        outputs=resolve_outputs(document, signature),
-        params=resolve_params(document, params),
+        inputs=resolve_inputs(document, declared.signature, may_be_open=declared.open_inputs),
+        outputs=resolve_outputs(document, declared.signature),
+        params=resolve_params(document, declared.params),
         run_id=location.run_id or str(document.get("run_id") or ""),
         python_version=python_version(document),
         requirements=requirements_of(path),

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import yaml
-
+from batchscore.documents import DocumentError, read_yaml_file
 from batchscore.errors import ModelError
 from batchscore.models.reference import MODEL_FILE
 
 Document: TypeAlias = Mapping[str, Any]
 
+MAX_MLMODEL_BYTES = 4_000_000  # the signature of a model with 10,000 columns takes a tenth of it
 # Keys of a flavor's section that name a file or folder of the model.
 PATH_KEYS = ("data", "model_data", "model_path", "pickled_model", "python_model", "code")
 
@@ -27,8 +27,8 @@ def read_mlmodel(folder: Path) -> Document:
     if not path.is_file():
         raise ModelError(f"the folder holds no {MODEL_FILE} file", found=folder, hint="name a folder that MLflow saved")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        document = read_yaml_file(path, MAX_MLMODEL_BYTES)
+    except (OSError, DocumentError) as error:
         raise ModelError(f"the {MODEL_FILE} file cannot be read", found=error, hint="log the model again") from error
     flavors = document.get("flavors") if isinstance(document, dict) else None
     if not isinstance(flavors, dict) or not flavors or not all(isinstance(value, dict) for value in flavors.values()):

@@ -59,7 +59,19 @@ def parse_reference(text: str, version: str | None = None) -> Reference:
     return _tagged(found.name, version[1:], alias=True) if version.startswith("@") else _tagged(found.name, version)
 
 
+def _refuse_other_registry(text: str) -> None:
+    scheme, _, rest = text.partition(":")
+    if scheme in ("models", "runs") and re.match("//[^/]", rest):
+        raise SettingsError(
+            "this names a model of another registry",
+            found=text,
+            allowed=ALLOWED,
+            hint="models load from one registry alone: name it in registry.tracking_uri (--tracking-uri)",
+        )
+
+
 def _parse(text: str) -> Reference:
+    _refuse_other_registry(text)
     scheme, _, rest = text.partition(":")
     if scheme == "models" and rest.startswith("/"):
         return _registered(rest.strip("/"), text)

@@ -40,8 +40,6 @@ LATEST_NOTICE = "latest is the newest version of today: name a version or an ali
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 FORBIDDEN = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-
 
 @dataclass(frozen=True, slots=True)
 class Location:
@@ -75,7 +73,7 @@ def reach(uri: str) -> Iterator[None]:
     except MlflowException as error:
         raise _translated(error.error_code, uri, error) from error
     except FileNotFoundError as error:
-        raise ModelError("the model's files are not where the registry says", found=redacted(error)) from error
+        raise ModelError("the model's files are not where the registry says", found=error) from error
     except (OSError, SQLAlchemyError) as error:
         raise unreachable(uri, error) from error
     finally:
@@ -84,20 +82,11 @@ def reach(uri: str) -> Iterator[None]:
                 os.environ.pop(name, None)
 
 
-def redacted(text: object) -> str:
-    """Text without the credentials of the URIs in it.
-
-    >>> redacted("postgresql://ann:secret@db/mlflow")
-    'postgresql://***@db/mlflow'
-    """
-    return _CREDENTIALS.sub("***@", str(text))
-
-
 def unreachable(uri: str, reason: object) -> UnavailableError:
     """The error for a registry that does not answer."""
     return UnavailableError(
-        f"the model registry or its files are not reachable: {redacted(uri)}",
-        found=redacted(reason),
+        f"the model registry or its files are not reachable: {uri}",
+        found=reason,
         hint="check registry.tracking_uri in the settings, and that the server is up; then run again",
     )
 
@@ -184,6 +173,17 @@ def locate(client: MlflowClient, uri: str, reference: Reference) -> Location:
         )
 
 
+def all_versions(client: MlflowClient, uri: str, name: str) -> tuple[Any, list[Any]]:
+    """MLflow's own description of a registered model, and of all its versions, oldest first.
+
+    Raises:
+        ModelError: no model has this name; near names are given.
+        UnavailableError: the registry at ``uri`` does not answer.
+    """
+    with reach(uri):
+        return _registered_model(client, name), _versions(client, name)
+
+
 def _files(client: MlflowClient, uri: str) -> str:
     """The storage URI behind a ``models:/m-…`` or ``runs:/…`` URI.
 
@@ -234,15 +234,13 @@ def download(location: Location, target: Path, tracking_uri: str) -> Path:
 
 
 def _translated(code: str, uri: str, error: Exception) -> ModelError | UnavailableError | SettingsError | SetupError:
-    text = redacted(error)
+    text = str(error)
     if "out-of-date database schema" in text:
         return SetupError(
             "the registry's database is of another MLflow version", found=text, hint="run mlflow db upgrade"
         )
     if code in FORBIDDEN:
-        return SettingsError(
-            f"the model registry refused access: {redacted(uri)}", found=text, hint="check its credentials"
-        )
+        return SettingsError(f"the model registry refused access: {uri}", found=text, hint="check its credentials")
     if code in UNKNOWN or "No such file" in text or "No such artifact" in text:
         return ModelError("the registry does not know this model", found=text)
     return unreachable(uri, text)

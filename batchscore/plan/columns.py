@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from batchscore.contracts import (
     LINEAGE_COLUMNS,
@@ -17,6 +17,7 @@ from batchscore.contracts import (
     OutputColumn,
     PinnedModel,
     Predicate,
+    Rule,
     Schema,
     predicate_columns,
 )
@@ -99,12 +100,21 @@ def refuse_reserved(source: Schema, predictions: tuple[OutputColumn, ...]) -> No
 
 
 def columns_to_read(
-    source: Schema, bindings: Iterable[Binding], columns: Iterable[OutputColumn], predicate: Predicate | None
+    source: Schema,
+    bindings: Iterable[Binding],
+    columns: Iterable[OutputColumn],
+    predicate: Predicate | None,
+    rules: Sequence[Rule] = (),
 ) -> Schema:
-    """The table columns that a task needs, in table order: the model's, the output's and the predicate's."""
+    """The table columns that a task needs, in table order: the model's, the output's, the predicate's and the rules'.
+
+    Behind them the columns that Spark computes for rules.
+    """
     needed = {binding.source for binding in bindings} | {column.ref for column in columns if column.origin == "source"}
     needed.update(predicate_columns(predicate))
-    return tuple(column for column in source if column.name in needed)
+    needed.update(name for rule in rules for name in rule.columns)
+    computed = tuple(Column(rule.columns[0], "boolean") for rule in rules if rule.sql)
+    return (*(column for column in source if column.name in needed), *computed)
 
 
 def _carried(column: Column) -> OutputColumn:

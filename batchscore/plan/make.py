@@ -11,6 +11,7 @@ from batchscore.contracts import (
     MAX_RUN_ID_CHARS,
     MODEL_COLUMN,
     PREDICTION,
+    QUARANTINE_SUFFIX,
     RUN_COLUMN,
     TIME_COLUMN,
     VERSION_COLUMN,
@@ -19,8 +20,10 @@ from batchscore.contracts import (
     PinnedModel,
     PinnedSource,
     PlannedUnit,
+    Replay,
     Restriction,
     Route,
+    Rule,
     ScoringPlan,
     ScoringTask,
     SourceFile,
@@ -32,8 +35,10 @@ from batchscore.errors import SettingsError
 from batchscore.plan.batching import batch_rows
 from batchscore.plan.binding import bind
 from batchscore.plan.columns import columns_to_read, output_columns
+from batchscore.plan.replays import replay_units
 from batchscore.plan.splitting import make_tasks
-from batchscore.plan.units import is_live, source_key, unit_key
+from batchscore.plan.units import below, is_live, source_key, unit_key, unit_of
+from batchscore.plan.withdrawals import withdrawal_notice, withdrawal_of, withdrawal_text
 
 FILE_ROWS = 4_000_000
 # Tasks of a few seconds: progress moves, and no core waits long for the last one.
@@ -47,7 +52,9 @@ class PlanInputs:
     """What was pinned, and the facts of the moment (clock, cores) that planning may not look up itself.
 
     ``scored_at`` is in µs since the epoch, UTC; ``engine`` the engine that ``auto`` resolved to; ``in_spark`` says that
-    the model transforms DataFrames.
+    the model transforms DataFrames; ``rules`` are the settings' own, compiled; ``replay`` names the rows to take where
+    the run replays another. ``units_outside`` are units of the input that are not among the source's files
+    because their dates lie before those that the command looks at.
     """
 
     config: JobConfig
@@ -63,6 +70,9 @@ class PlanInputs:
     force: bool = False
     evolve_schema: bool = False
     in_spark: bool = False
+    rules: tuple[Rule, ...] = ()
+    replay: Replay | None = None
+    units_outside: int = 0
 
 
 def make(inputs: PlanInputs) -> ScoringPlan:
@@ -82,12 +92,16 @@ def make(inputs: PlanInputs) -> ScoringPlan:
         digest = hashlib.sha256(f"{digest} {inputs.run_id}".encode()).hexdigest()
     key = source_key(inputs.model.digest, inputs.source.snapshot, digest)
     known = set(partition_by) <= set(inputs.source.partition_columns)
-    units = _known_units(inputs, partition_by, digest) if known else _units_by_source(inputs, key)
-    units = _whole_table_if_replacing(inputs, units)
+    if inputs.replay is not None:
+        units = replay_units(inputs.replay, inputs.target, inputs.config.output.mode)
+    else:
+        units = _known_units(inputs, partition_by, digest) if known else _units_by_source(inputs, key)
+        units = _whole_table_if_replacing(inputs, units)
     route, reason = _route(inputs)
     files = inputs.source.files if not known else _files_to_score(inputs.source.files, units, partition_by)
     if units and all(unit.action != "score" for unit in units):
         files = ()
+    most_rows = _rows(files) if inputs.source.files else -1
     plan = ScoringPlan(
         run_id=inputs.run_id,
         created_at=inputs.created_at,
@@ -98,10 +112,10 @@ def make(inputs: PlanInputs) -> ScoringPlan:
         mode=inputs.config.output.mode,
         route=route,
         route_reason=reason,
-        units_known=known,
+        units_known=known or inputs.replay is not None,
         units=units,
         tasks=make_tasks(files, cores=inputs.cores, rows_per_task=TASK_ROWS) if route == "splits" else (),
-        task=task,
+        task=replace(task, max_quarantined=_most_quarantined(inputs, most_rows)),
         settings_digest=digest,
         source_key=key,
         expected_rows=_rows(files) if _counts_are_exact(inputs) else -1,
@@ -109,8 +123,9 @@ def make(inputs: PlanInputs) -> ScoringPlan:
         evolve_schema=inputs.evolve_schema,
         force=inputs.force,
         retention_days=inputs.config.output.retention_days,
-        most_rows=_rows(files) if inputs.source.files else -1,
+        most_rows=most_rows,
         cores=inputs.cores,
+        units_outside=inputs.units_outside,
     )
     _refuse_partial_overwrite(plan)
     return replace(plan, notices=_notices(inputs, plan))
@@ -118,7 +133,7 @@ def make(inputs: PlanInputs) -> ScoringPlan:
 
 def settings_digest(inputs: PlanInputs, task: ScoringTask) -> str:
     """SHA-256 of everything in the settings that can change a score or the table's content, hex."""
-    facts = {
+    facts: dict[str, object] = {
         "format": SCORING_FORMAT,
         "engine": inputs.config.scoring.engine,
         "bindings": [asdict(binding) for binding in task.bindings],
@@ -129,6 +144,8 @@ def settings_digest(inputs: PlanInputs, task: ScoringTask) -> str:
         "where": inputs.restriction.where,
         "predicate": repr(inputs.restriction.predicate),
     }
+    if task.rules:
+        facts["rules"] = [repr(rule) for rule in task.rules]
     if task.model.environment != "local":
         facts["environment"] = task.model.environment
     if inputs.config.scoring.device == "cuda":
@@ -147,7 +164,8 @@ def _task(inputs: PlanInputs, partition_by: tuple[str, ...]) -> ScoringTask:
     keys = tuple(config.output.keys)
     beside = tuple(name for name in config.scoring.outputs if name != PREDICTION)
     columns = output_columns(inputs.source.columns, model, keys, tuple(config.output.carry), partition_by, beside)
-    source_columns = columns_to_read(inputs.source.columns, bindings, columns, inputs.restriction.predicate)
+    predicate, rules = inputs.restriction.predicate, inputs.rules
+    source_columns = columns_to_read(inputs.source.columns, bindings, columns, predicate, rules)
     asked_rows = config.scoring.batch_rows
     return ScoringTask(
         run_id=inputs.run_id,
@@ -157,7 +175,7 @@ def _task(inputs: PlanInputs, partition_by: tuple[str, ...]) -> ScoringTask:
         threads=1,
         source_uri=inputs.source.uri,
         source_columns=source_columns,
-        predicate=inputs.restriction.predicate,
+        predicate=predicate,
         bindings=bindings,
         columns=columns,
         partition_by=partition_by,
@@ -170,8 +188,21 @@ def _task(inputs: PlanInputs, partition_by: tuple[str, ...]) -> ScoringTask:
         ),
         staging_uri=inputs.target.uri,
         file_rows=FILE_ROWS,
+        rules=rules,
+        classes=model.classes,
+        quarantine_uri=inputs.target.uri.rstrip("/") + QUARANTINE_SUFFIX,
+        replay=inputs.replay,
         output_format=config.output.format,
     )
+
+
+def _most_quarantined(inputs: PlanInputs, rows: int) -> int:
+    """Rows that the run may quarantine at most; -1 where that depends on rows that nobody has counted."""
+    limits = inputs.config.quarantine
+    if rows < 0:
+        return -1
+    by_fraction = int(limits.max_fraction * rows)
+    return by_fraction if limits.max_rows is None else min(by_fraction, limits.max_rows)
 
 
 # --- units -------------------------------------------------------------------------------------------------
@@ -180,7 +211,7 @@ def _task(inputs: PlanInputs, partition_by: tuple[str, ...]) -> ScoringTask:
 def _known_units(inputs: PlanInputs, partition_by: tuple[str, ...], digest: str) -> tuple[PlannedUnit, ...]:
     grouped: dict[UnitValues, list[SourceFile]] = {}
     for file in inputs.source.files:
-        grouped.setdefault(_unit_of(file, partition_by), []).append(file)
+        grouped.setdefault(unit_of(file, partition_by), []).append(file)
     if not partition_by and not grouped:
         grouped[()] = []
     return tuple(
@@ -190,10 +221,10 @@ def _known_units(inputs: PlanInputs, partition_by: tuple[str, ...], digest: str)
 
 
 def _planned(inputs: PlanInputs, values: UnitValues, files: list[SourceFile], digest: str) -> PlannedUnit:
-    files = _below(inputs.source.root, files)
+    files = below(inputs.source.root, files)
     key = unit_key(inputs.model.digest, files, digest, values)
     before = inputs.target.units.get(values, UnitState())
-    mode, manifests = inputs.config.output.mode, inputs.target.manifests
+    published = inputs.target.as_published(values)
     rows = _rows(files)
 
     def planned(action: str, reason: str) -> PlannedUnit:
@@ -201,9 +232,10 @@ def _planned(inputs: PlanInputs, values: UnitValues, files: list[SourceFile], di
 
     if inputs.force:
         return planned("score", "forced")
-    if is_live(before, key, values, manifests, mode):
-        return planned("live", f"already published by run {_run_of(before)}")
-    older = _older_model(inputs, values, files, digest, before)
+    settled = _settled(inputs, values, key)
+    if settled is not None:
+        return planned(*settled)
+    older = _older_model(inputs, values, files, digest, published)
     if older is not None and _leaves_older(inputs, values):
         return planned("older_model", f"published by version {older.model_version} (run {older.run_id})")
     if older is not None:
@@ -211,6 +243,15 @@ def _planned(inputs: PlanInputs, values: UnitValues, files: list[SourceFile], di
     if not before.runs and not before.foreign_files:
         return planned("score", "new")
     return planned("score", "changed since it was published")
+
+
+def _settled(inputs: PlanInputs, values: UnitValues, key: str) -> tuple[str, str] | None:
+    """Action and reason of a unit that is published under this key, or was until a rollback; else None."""
+    target, published = inputs.target, inputs.target.as_published(values)
+    if is_live(published, key, values, target.manifests, inputs.config.output.mode):
+        return "live", f"already published by run {_run_of(published)}"
+    withdrawal = withdrawal_of(target, values, key)
+    return None if withdrawal is None else ("withdrawn", withdrawal_text(withdrawal))
 
 
 def _older_model(
@@ -243,22 +284,23 @@ def _units_by_source(inputs: PlanInputs, key: str) -> tuple[PlannedUnit, ...]:
     for head in target.manifests.values():
         if head.source_key != key or not head.units:
             continue
-        states = [target.units.get(unit.values, UnitState()) for unit in head.units]
-        if all(
-            is_live(state, unit.key, unit.values, target.manifests, inputs.config.output.mode)
-            for state, unit in zip(states, head.units, strict=True)
-        ):
-            reason = f"already published by run {head.run_id}"
-            return tuple(
-                PlannedUnit(unit.values, unit.key, "live", reason, unit.rows, 0, state)
-                for unit, state in zip(head.units, states, strict=True)
-            )
+        settled = [(unit, _settled(inputs, unit.values, unit.key)) for unit in head.units]
+        units = [
+            PlannedUnit(unit.values, unit.key, *found, unit.rows, 0, target.units.get(unit.values, UnitState()))  # type: ignore[arg-type]
+            for unit, found in settled
+            if found is not None
+        ]
+        if len(units) == len(head.units):
+            return tuple(units)
     return ()
 
 
 def _whole_table_if_replacing(inputs: PlanInputs, units: tuple[PlannedUnit, ...]) -> tuple[PlannedUnit, ...]:
     """``mode: replace`` leaves exactly this input's units: all are scored unless all are there and no other."""
     if inputs.config.output.mode != "replace":
+        return units
+    actions = {unit.action for unit in units}
+    if "withdrawn" in actions and "score" not in actions:  # the table is another input's: a rollback made it so
         return units
     only_ours = set(inputs.target.units) <= {unit.values for unit in units}
     if only_ours and all(unit.action == "live" for unit in units):
@@ -269,22 +311,11 @@ def _whole_table_if_replacing(inputs: PlanInputs, units: tuple[PlannedUnit, ...]
     )
 
 
-def _below(root: str, files: list[SourceFile]) -> list[SourceFile]:
-    """The files by their paths below the source: moved or mounted elsewhere, they are still the same input."""
-    return [replace(file, path=file.path.removeprefix(root).lstrip("/")) for file in files]
-
-
-def _unit_of(file: SourceFile, partition_by: tuple[str, ...]) -> UnitValues:
-    values = dict(file.partition)
-    # Delta's log has one spelling for the empty text and for null.
-    return tuple((name, values[name] or None) for name in partition_by)
-
-
 def _files_to_score(
     files: tuple[SourceFile, ...], units: tuple[PlannedUnit, ...], partition_by: tuple[str, ...]
 ) -> tuple[SourceFile, ...]:
     wanted = {unit.values for unit in units if unit.action == "score"}
-    return tuple(file for file in files if _unit_of(file, partition_by) in wanted)
+    return tuple(file for file in files if unit_of(file, partition_by) in wanted)
 
 
 def _rows(files: list[SourceFile] | tuple[SourceFile, ...]) -> int:
@@ -292,7 +323,12 @@ def _rows(files: list[SourceFile] | tuple[SourceFile, ...]) -> int:
 
 
 def _counts_are_exact(inputs: PlanInputs) -> bool:
-    return bool(inputs.source.files) and inputs.restriction.where is None and inputs.restriction.predicate is None
+    return (
+        inputs.replay is None
+        and bool(inputs.source.files)
+        and inputs.restriction.where is None
+        and inputs.restriction.predicate is None
+    )
 
 
 def _run_of(state: UnitState) -> str:
@@ -307,6 +343,8 @@ def _route(inputs: PlanInputs) -> tuple[Route, str | None]:
     if reason is None and inputs.in_spark:
         reason = "a Spark ML pipeline transforms a DataFrame"
     if reason is None:
+        reason = next((f"rule {rule.name} needs Spark's SQL" for rule in inputs.rules if rule.sql), None)
+    if reason is None:
         return "splits", None
     if inputs.config.scoring.runner != "spark":
         raise SettingsError(
@@ -318,7 +356,7 @@ def _route(inputs: PlanInputs) -> tuple[Route, str | None]:
 
 def _refuse_partial_overwrite(plan: ScoringPlan) -> None:
     """Refuses what would silently replace rows that the command does not mean."""
-    if plan.mode != "partitions":
+    if plan.mode != "partitions" or plan.task.replay is not None:
         return
     outside = [column for column, _ in plan.restriction.partitions if column not in plan.task.partition_by]
     if outside and plan.target.exists:
@@ -343,11 +381,16 @@ def _notices(inputs: PlanInputs, plan: ScoringPlan) -> tuple[str, ...]:
         notices.append(
             "no output.keys: every input column is carried; with keys, duplicates are found and rows explained"
         )
+    if plan.units_outside:
+        notices.append(f"{plan.units_outside} units of older dates were not looked at (--changed-since)")
     older = [unit for unit in plan.units if unit.action == "older_model"]
     if older:
         notices.append(
             f"{len(older)} units stay published by an older model version; --on-new-model all scores them again"
         )
+    rolled_back = withdrawal_notice(plan.units)
+    if rolled_back:
+        notices.append(rolled_back)
     if plan.route == "splits" and plan.to_score and len(plan.tasks) < inputs.cores:
         notices.append(f"{len(plan.tasks)} splits for {inputs.cores} cores: files with more row groups use all of them")
     return tuple(notices)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 from batchscore.contracts import ManifestHead, ManifestUnit, Mode, SourceFile, UnitState, UnitValues
@@ -20,6 +21,18 @@ INDEXED_MANIFESTS = 256
 def _digest(facts: object) -> str:
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def below(root: str, files: Iterable[SourceFile]) -> list[SourceFile]:
+    """The files by their paths below the source: moved or mounted elsewhere, they are still the same input."""
+    return [replace(file, path=file.path.removeprefix(root).lstrip("/")) for file in files]
+
+
+def unit_of(file: SourceFile, partition_by: Iterable[str]) -> UnitValues:
+    """The unit of the output that a file of the input belongs to."""
+    values = dict(file.partition)
+    # Delta's log has one spelling for the empty text and for null.
+    return tuple((name, values[name] or None) for name in partition_by)
 
 
 def unit_key(model_digest: str, files: Iterable[SourceFile], settings_digest: str, values: UnitValues) -> str:
@@ -61,8 +74,8 @@ def is_live(
     """Whether the table already holds this unit under this key.
 
     The unit's active files all carry one run id, their rows add up to what that run's manifest states for the
-    unit, and that manifest holds this key. Under ``append`` other runs' files may lie beside them: one run's
-    rows are enough.
+    unit, and that manifest holds this key. After a replay they carry its run id, too, and the replay's manifest
+    states the rows of both. Under ``append`` other runs' files may lie beside them: one run's rows are enough.
 
     Args:
         unit_state: what the unit's active files say.
@@ -73,18 +86,30 @@ def is_live(
     """
     if mode == "append":
         return any(_holds(manifests, run, rows, key, values) for run, rows in unit_state.runs)
-    if unit_state.foreign_files or len(unit_state.runs) != 1:
+    if unit_state.foreign_files:
         return False
-    run, rows = unit_state.runs[0]
-    return _holds(manifests, run, rows, key, values)
+    return any(
+        _holds(manifests, run, rows, key, values, beside=tuple(other for other in unit_state.runs if other[0] != run))
+        for run, rows in unit_state.runs
+    )
 
 
-def _holds(manifests: Mapping[str, ManifestHead], run: str, rows: int, key: str, values: UnitValues) -> bool:
+def _holds(
+    manifests: Mapping[str, ManifestHead],
+    run: str,
+    rows: int,
+    key: str,
+    values: UnitValues,
+    *,
+    beside: tuple[tuple[str, int], ...] | None = None,
+) -> bool:
     head = manifests.get(run)
     if head is None:
         return False
     unit = _indexed(_Units(head.units)).get(values)
-    return unit is not None and unit.key == key and unit.rows == rows
+    if unit is None or unit.key != key or unit.rows != rows:
+        return False
+    return beside is None or tuple(sorted(unit.beside)) == tuple(sorted(beside))
 
 
 class _Units:

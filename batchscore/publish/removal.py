@@ -14,7 +14,7 @@ def check_removal(plan: ScoringPlan) -> None:
         SettingsError: some of the files to be replaced have deletion vectors, and no filter names their units.
     """
     target, to_score = plan.target, {unit.values for unit in plan.to_score}
-    if plan.mode == "append" or not to_score:
+    if plan.mode == "append" or plan.task.replay is not None or not to_score:
         return
     removed = to_score & set(target.units)
     if plan.mode == "replace":

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from deltalake.exceptions import DeltaError
 
-from batchscore import manifests, s3, tables
+from batchscore import amendments, faults, manifests, s3, tables
 from batchscore.arrow.filesystem import has_folders, open_filesystem
 from batchscore.arrow.snapshot import ActiveFile
 from batchscore.contracts import (
@@ -35,7 +35,7 @@ from batchscore.contracts import (
 )
 from batchscore.errors import BatchscoreError, FencedOutError, UnavailableError, UnsureError, listed, unit_text
 from batchscore.publish import staged as staged_files
-from batchscore.publish.cleanup import discard, fence, is_fenced
+from batchscore.publish.cleanup import ITSELF, discard, fence, refuse_fenced
 from batchscore.publish.features import refusal
 from batchscore.publish.target import check_target, refuse_other_format
 from batchscore.tables import Change, Table
@@ -125,7 +125,7 @@ def commit(
         if receipt is not None:
             discard(offer.uri, offer.of({unit.values: unit for unit in receipt.dropped}))
             return receipt
-        sleep(_backoff(attempt))
+        sleep(backoff(attempt))
     raise UnavailableError(
         f"run {plan.run_id} could not be published: other commits came first {max_attempts} times",
         hint="run again; what is published by then is not scored twice",
@@ -152,11 +152,7 @@ def _offer(plan: ScoringPlan, staged: StagedOutput, manifest: Manifest) -> Offer
 def _look(offer: Offer) -> Look:
     """The newest version, with what it says of units; the layout is checked again where it is not the plan's."""
     table = tables.open_table(offer.uri)
-    if is_fenced(table, offer.uri, offer.plan.run_id):
-        raise FencedOutError(
-            f"run {offer.plan.run_id} was taken over by another run and may no longer publish",
-            hint="look at `batchscore history`; run again if the units are not there",
-        )
+    refuse_fenced(table, offer.uri, offer.plan.run_id)
     if table is None:
         return Look(None, (), {})
     task = offer.plan.task
@@ -200,21 +196,42 @@ def landed_version(table: Table, run_id: str, since: int) -> int | None:
     return next((entry.version for entry in table.versions(newer) if entry.run_id == run_id), None)
 
 
+def withdraw(uri: str, run_id: str, since: int) -> None:
+    """Removes the manifest of a run that has published nothing after all; `clean` does it where this cannot.
+
+    Args:
+        uri: root of the table.
+        run_id: the calling run's own id.
+        since: version of the table when the run was planned.
+    """
+    try:
+        table = tables.open_table(uri)
+        if table is None or landed_version(table, run_id, since) is None:
+            manifests.remove(uri, run_id)
+    except (BatchscoreError, OSError) as error:
+        _LOG.warning("the manifest of run %s could not be removed: %s", run_id, error)
+
+
 def _attempt(offer: Offer, look: Look, is_live: IsLive, attempt: int) -> Receipt | None:
     """One compare-and-swap; None where another commit came first."""
-    dropped = _live_units(offer, look, is_live)
+    forgotten = amendments.Forgotten(amendments.forgettings(offer.uri))
+    dropped = _live_units(offer, look, is_live, forgotten)
     publish = {values: unit for values, unit in offer.units.items() if values not in dropped}
     _refuse_changes(offer, look, publish)
+    _refuse_withdrawn(offer, look, publish, forgotten)
     removed = _removed(offer, look, publish, dropped)
     files = offer.of(publish)
     if not files and not removed:
         return Receipt(-1, (), tuple(dropped.values()), attempt)
     staged_files.check_present(files, offer.uri)
     change = _change(offer, publish, files, removed)
+    faults.reached("commit.looked")
     version = _swap(offer, look, change)
     if version is None:
         return None
+    faults.reached("commit.written")
     _read_back(offer, look, change, version)
+    faults.reached("commit.read_back")
     tables.checkpoint(offer.uri, version)
     return Receipt(version, tuple(publish.values()), tuple(dropped.values()), attempt)
 
@@ -232,16 +249,19 @@ def _change(
         retention_days=plan.retention_days,
         files=files,
         removed=removed,
-        units=tuple(publish) if plan.mode == "partitions" else None,
+        units=tuple(publish) if plan.mode == "partitions" and plan.task.replay is None else None,
         metadata=offer.metadata,
     )
 
 
-def _live_units(offer: Offer, look: Look, is_live: IsLive) -> dict[UnitValues, ManifestUnit]:
-    """Units that someone published under the same key meanwhile."""
-    if offer.plan.force:
+def _live_units(
+    offer: Offer, look: Look, is_live: IsLive, forgotten: amendments.Forgotten
+) -> dict[UnitValues, ManifestUnit]:
+    """Units that someone published under the same key meanwhile; a replay adds to units that are live."""
+    if offer.plan.force or offer.plan.task.replay is not None:
         return {}
-    states = {values: look.units[values] for values in offer.units if values in look.units}
+    published = {**look.units, **forgotten.changed(look.units)}
+    states = {values: published[values] for values in offer.units if values in published}
     runs = {run for state in states.values() for run, _ in state.runs}
     heads = manifests.heads(offer.uri, runs)
     return {
@@ -254,11 +274,12 @@ def _live_units(offer: Offer, look: Look, is_live: IsLive) -> dict[UnitValues, M
 def _refuse_changes(offer: Offer, look: Look, publish: Mapping[UnitValues, ManifestUnit]) -> None:
     """A unit that would be replaced must be what it was when planned."""
     plan = offer.plan
-    if plan.mode == "append":
+    adds_to_units = plan.task.replay is not None
+    if plan.mode == "append" and not adds_to_units:
         return
     before = {**plan.target.units, **{unit.values: unit.before for unit in plan.units}}
     judged = set(publish)
-    if plan.mode == "replace":
+    if plan.mode == "replace" and not adds_to_units:
         judged |= {*plan.target.units, *look.units} - set(offer.units)
     nothing = UnitState()
     changed = [values for values in judged if look.units.get(values, nothing) != before.get(values, nothing)]
@@ -268,6 +289,23 @@ def _refuse_changes(offer: Offer, look: Look, publish: Mapping[UnitValues, Manif
             found=listed(sorted(_said(values, look.units.get(values, nothing)) for values in changed), 3),
             hint="run again: it plans from the table as it is now",
         )
+
+
+def _refuse_withdrawn(
+    offer: Offer, look: Look, publish: Mapping[UnitValues, ManifestUnit], forgotten: amendments.Forgotten
+) -> None:
+    """A unit that was published and rolled back meanwhile is again what it was when planned."""
+    if offer.plan.force:
+        return
+    withdrawn = amendments.withdrawals(amendments.rollbacks(offer.uri), look.units, forgotten)
+    for values, unit in publish.items():
+        for item in withdrawn.get(values, ()):
+            if item.key == unit.key:
+                raise FencedOutError(
+                    f"what run {offer.plan.run_id} scored was rolled back since it was planned",
+                    found=f"{unit_text(values)}: to run {item.to_run}, by {item.by} at {item.at}",
+                    hint="--force publishes it all the same",
+                )
 
 
 def _said(values: UnitValues, state: UnitState) -> str:
@@ -283,7 +321,7 @@ def _removed(
     publish: Mapping[UnitValues, ManifestUnit],
     dropped: Mapping[UnitValues, ManifestUnit],
 ) -> tuple[ActiveFile, ...]:
-    if offer.plan.mode == "append" or not publish:
+    if offer.plan.mode == "append" or offer.plan.task.replay is not None or not publish:
         return ()
     if offer.plan.mode == "partitions":
         return tuple(file for file in look.files if file.unit in publish)
@@ -335,7 +373,7 @@ def _barred(offer: Offer, look: Look) -> int | None:
     Raises:
         UnavailableError: nothing could take its place.
     """
-    fenced = fence(offer.uri, offer.plan.run_id)
+    fenced = fence(offer.uri, offer.plan.run_id, ITSELF)
     table = tables.open_table(offer.uri)
     version = None if table is None else landed_version(table, offer.plan.run_id, look.version)
     if version is None and not fenced:
@@ -377,7 +415,7 @@ def _read_back(offer: Offer, look: Look, change: Change, version: int) -> None:
         )
 
 
-def _backoff(attempt: int) -> float:
+def backoff(attempt: int) -> float:
     """Seconds to wait: doubled each time up to a bound, with jitter so that writers do not meet again."""
     bound: float = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0 ** min(attempt, 10))
     return bound * (0.5 + random.random() / 2)  # noqa: S311  # jitter, no secret

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import pyarrow.fs as pafs
 
-from batchscore import manifests, s3
+from batchscore import amendments, manifests, s3
+from batchscore.arrow.damage import damage_of
 from batchscore.arrow.filesystem import make_folder, open_filesystem, storing
 from batchscore.arrow.layout import is_canonical
 from batchscore.arrow.snapshot import LOG_FOLDER, Snapshot
-from batchscore.contracts import METADATA_FOLDER, OutputColumn, OutputFormat, Schema, TargetState
+from batchscore.contracts import (
+    METADATA_FOLDER,
+    OutputColumn,
+    OutputFormat,
+    Schema,
+    StagedFile,
+    TargetState,
+    UnitValues,
+)
 from batchscore.errors import InputError, SettingsError, nearest
 from batchscore.publish.features import refusal
 from batchscore.schema import is_supported
 from batchscore.tables import FORMATS, Table, open_table
 
+_MEND = "restore the files of its _delta_log folder, or write to another path"
 MARK = f"{METADATA_FOLDER}/table"
 
 
@@ -43,7 +53,8 @@ def inspect(uri: str, output_format: OutputFormat = "delta") -> TargetState:
             FORMATS[output_format].check_place(uri)
             return TargetState(uri)
         refuse_other_format(table, output_format)
-        snapshot = table.snapshot
+        with damage_of(uri, _MEND):
+            snapshot = table.snapshot
     except InputError:
         required = _features_in_log(uri)
         why = refusal(Snapshot(0, (), (), required, {}, {}), uri)
@@ -53,8 +64,13 @@ def inspect(uri: str, output_format: OutputFormat = "delta") -> TargetState:
     why = refusal(snapshot, uri)
     if why is not None:
         return TargetState(uri, snapshot.version, snapshot.columns, snapshot.partition_by, refused=why)
-    units = table.units
-    runs = {run for state in units.values() for run, _ in state.runs}
+    with damage_of(uri, _MEND):
+        units = table.units
+    forgotten = amendments.Forgotten(amendments.forgettings(uri))
+    published = forgotten.changed(units)
+    withdrawn = amendments.withdrawals(amendments.rollbacks(uri), units, forgotten)
+    runs = {run for state in (*units.values(), *published.values()) for run, _ in state.runs}
+    runs |= {item.run_id for items in withdrawn.values() for item in items}
     return TargetState(
         uri,
         version=snapshot.version,
@@ -62,6 +78,24 @@ def inspect(uri: str, output_format: OutputFormat = "delta") -> TargetState:
         partition_by=snapshot.partition_by,
         units=units,
         manifests=manifests.heads(uri, runs),
+        published=published,
+        withdrawn=withdrawn,
+    )
+
+
+def published_files(uri: str, units: Collection[UnitValues]) -> tuple[StagedFile, ...]:
+    """The data files that the table holds of these units, without statistics.
+
+    Raises:
+        UnavailableError: storage could not be reached.
+    """
+    table = open_table(uri)
+    if table is None:
+        return ()
+    return tuple(
+        StagedFile(file.path, file.size, -1 if file.rows is None else file.rows, file.unit, ())
+        for file in table.files
+        if file.unit in units
     )
 
 
@@ -142,10 +176,10 @@ def _protocol_features(lines: Iterable[str]) -> tuple[str, ...] | None:
     for line in lines:
         try:
             protocol = json.loads(line).get("protocol")
-        except (ValueError, AttributeError):
+            if protocol:
+                return tuple(sorted({*protocol.get("readerFeatures", ()), *protocol.get("writerFeatures", ())}))
+        except (ValueError, AttributeError, TypeError, RecursionError):
             continue
-        if protocol:
-            return tuple(sorted({*protocol.get("readerFeatures", ()), *protocol.get("writerFeatures", ())}))
     return None
 
 

@@ -11,26 +11,41 @@ from batchscore.read.catalog import pin_catalog
 from batchscore.read.conditions import conjunction, partition_predicate
 from batchscore.read.delta import pin_delta
 from batchscore.read.frame import dataframe
+from batchscore.read.narrow import narrowed, only_dates
 from batchscore.read.parquet import check_plain_version, pin_parquet
 from batchscore.read.partitions import wanted_values
+from batchscore.read.rules import compile_rules, computed_columns
 from batchscore.read.storage import locate, looks_like_table_name
+from batchscore.read.unchanged import check_unchanged
 from batchscore.read.units import only_units
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["dataframe", "only_units", "pin", "restriction"]
+__all__ = [
+    "check_unchanged",
+    "compile_rules",
+    "computed_columns",
+    "dataframe",
+    "narrowed",
+    "only_dates",
+    "only_units",
+    "pin",
+    "restriction",
+]
 
 Format = Literal["auto", "parquet", "delta", "catalog"]
 
 
-def pin(
+def pin(  # noqa: PLR0913  # a source, and what is asked of it
     path: str,
     *,
     format: Format = "auto",  # noqa: A002  # the setting's own name
     version: str = "latest",
     restriction: Restriction = Restriction(),  # noqa: B008  # frozen
     spark: Callable[[], SparkSession] | None = None,
+    without_unreadable: bool = False,
+    present: bool = True,
 ) -> PinnedSource:
     """A source at one version, with the files that are left after pruning by partitions. Reads no data row.
 
@@ -40,6 +55,8 @@ def pin(
         version: ``latest``, a Delta version, or an ISO timestamp (UTC where it has no zone).
         restriction: its ``partitions`` prune files; the rest is not looked at.
         spark: gives a session; called for catalog names only.
+        without_unreadable: leave Parquet files with damaged footers out, and name them in ``unreadable``.
+        present: whether the files of a named Delta version must still be there; without them it can be compared only.
 
     Raises:
         InputError: when the source is missing, empty, damaged, or a version or partition value does not exist.
@@ -58,7 +75,7 @@ def pin(
     if location.is_delta:
         if format == "parquet":
             raise _is_a_delta_table(path)
-        return pin_delta(location, restriction, version)
+        return pin_delta(location, restriction, version, present=present)
     if format == "delta":
         raise InputError(
             f"{path} is not a Delta table", found="no folder _delta_log", hint="say format: parquet, or mend the path"
@@ -67,7 +84,7 @@ def pin(
     if table is not None:
         raise _is_a_delta_table(table)
     check_plain_version(version, "Parquet")
-    return pin_parquet(location, restriction)
+    return pin_parquet(location, restriction, without_unreadable=without_unreadable)
 
 
 def _is_a_delta_table(path: str) -> SettingsError:

@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from batchscore import s3
+from batchscore.arrow.damage import damage_of, panics_as_errors
 from batchscore.arrow.footers import TRANSIENT_MARKS, read_footer
 from batchscore.arrow.snapshot import is_of_store
 from batchscore.arrow.splits import reads_as
@@ -56,13 +57,14 @@ class _Vectors:
     unknown: bool = False
 
 
-def pin_delta(location: Location, restriction: Restriction, version: str) -> PinnedSource:
+def pin_delta(location: Location, restriction: Restriction, version: str, *, present: bool = True) -> PinnedSource:
     """A Delta table at one exact version.
 
     Args:
         location: the table's folder.
         restriction: only its ``partitions`` are looked at.
         version: ``latest``, a number, or an ISO timestamp (UTC where it has no zone).
+        present: whether the files of a named version must still be there.
 
     Raises:
         InputError: when the version does not exist or lost its files, the log is damaged, a partition value does
@@ -70,6 +72,11 @@ def pin_delta(location: Location, restriction: Restriction, version: str) -> Pin
         SettingsError: for an unreadable version or an unknown partition column.
     """
     number = resolve_version(location, version)
+    with damage_of(location.uri, "read another version, or repair the log"):
+        return _pinned(location, restriction, number, present=present)
+
+
+def _pinned(location: Location, restriction: Restriction, number: int | None, *, present: bool) -> PinnedSource:
     table = open_table(location, number)
     fields = json.loads(table.schema().to_json())["fields"]
     columns = tuple(Column(field["name"], type_name(field["type"]), bool(field["nullable"])) for field in fields)
@@ -79,9 +86,9 @@ def pin_delta(location: Location, restriction: Restriction, version: str) -> Pin
     if not files:
         raise InputError(f"{location.uri} has no rows at version {table.version()}", hint="nothing to score")
     files = pruned(files, partition_columns, wanted_values(restriction.partitions, columns))
-    if number is not None:
+    if number is not None and present:
         _check_present(location, files, table.version())
-    files = _with_vectors(_with_footers(location, files), vectors)
+    files = _with_vectors(_with_footers(location, files) if present else files, vectors)
     if sum(file.rows for file in files) == 0:
         raise InputError(f"{location.uri} has no rows at version {table.version()}", hint="nothing to score")
     return PinnedSource(
@@ -105,7 +112,8 @@ def open_table(location: Location, version: int | None) -> DeltaTable:
         UnavailableError: when the storage did not answer.
     """
     try:
-        return DeltaTable(location.uri, version=version, storage_options=s3.delta_options(location.uri))
+        with panics_as_errors():
+            return DeltaTable(location.uri, version=version, storage_options=s3.delta_options(location.uri))
     except (DeltaError, OSError, ValueError) as error:
         text = s3.said(error)
         if is_of_store(error) and s3.kind_of(error) not in {"unavailable", "expired"}:
@@ -158,8 +166,18 @@ def _active_files(
 
 
 def _file_path(location: Location, logged: str) -> str:
-    """The path on the file system of a path in the log; both the log and delta-rs encode it once."""
+    """The path on the file system of a path in the log; both the log and delta-rs encode it once.
+
+    Raises:
+        InputError: it climbs out of the table. An absolute one, as of a shallow clone, is left to Spark.
+    """
     relative = unquote(logged)
+    if ".." in relative.split("/"):
+        raise InputError(
+            f"the log of Delta table {location.uri} names a file outside of the table",
+            found=relative,
+            hint="who wrote this table? its log is not one that a writer of Delta makes",
+        )
     return relative if _is_absolute(relative) else f"{location.path}/{relative}"
 
 

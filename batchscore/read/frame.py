@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from batchscore.contracts import PinnedSource, Restriction
 from batchscore.errors import InputError, SettingsError
+from batchscore.read.analyzed import check_condition
 from batchscore.read.partitions import wanted_values
 from batchscore.read.storage import Location, locate
 from batchscore.schema import quoted, spark_type
@@ -21,7 +22,13 @@ SPARK_SCHEMES = {"s3": "s3a"}
 _GLOB = str.maketrans({character: f"\\{character}" for character in "{}[]*?\\"})
 
 
-def dataframe(spark: SparkSession, source: PinnedSource, restriction: Restriction, columns: Sequence[str]) -> DataFrame:
+def dataframe(
+    spark: SparkSession,
+    source: PinnedSource,
+    restriction: Restriction,
+    columns: Sequence[str],
+    computed: Sequence[tuple[str, str]] = (),
+) -> DataFrame:
     """The pinned rows that the restriction leaves, lazily.
 
     Args:
@@ -29,9 +36,10 @@ def dataframe(spark: SparkSession, source: PinnedSource, restriction: Restrictio
         source: what ``pin`` returned.
         restriction: ``partitions`` and ``where`` are applied; ``predicate`` is not looked at.
         columns: the columns to return, in this order.
+        computed: the names of those that are no columns of the source, each with its SQL.
 
     Raises:
-        SettingsError: when Spark does not accept ``where``.
+        SettingsError: when Spark does not accept ``where`` or a computed column.
         InputError: when Spark cannot find the table or its files.
     """
     # Loaded here: pinning a source needs no Spark.
@@ -52,11 +60,20 @@ def dataframe(spark: SparkSession, source: PinnedSource, restriction: Restrictio
         parse_where(restriction.where, source.columns)  # refuses what would reach other tables
         try:
             frame = frame.where(F.expr(restriction.where))
+            check_condition(frame, restriction.where)
         except AnalysisException as error:
             raise SettingsError(
                 "Spark does not accept --where", found=_first_line(error), detail=(restriction.where,)
             ) from error
-    return frame.select(*(F.col(quoted(name)) for name in columns))
+    sql = dict(computed)
+    try:
+        return frame.select(
+            *(F.expr(sql[name]).alias(name) if name in sql else F.col(quoted(name)) for name in columns)
+        )
+    except AnalysisException as error:
+        raise SettingsError(
+            "Spark does not accept the condition of a rule", found=_first_line(error), detail=tuple(sql.values())
+        ) from error
 
 
 def _opened(spark: SparkSession, source: PinnedSource, restriction: Restriction) -> DataFrame:

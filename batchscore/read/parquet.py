@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import pyarrow.fs as pafs
 
 from batchscore.arrow.footers import Footer, read_footer
-from batchscore.contracts import Column, PinnedSource, Restriction, Schema, SourceFile
+from batchscore.contracts import Column, PinnedSource, Restriction, Schema, SourceFile, UnreadableFile
 from batchscore.errors import InputError, SettingsError
 from batchscore.read.partitions import canonical, hive_values, inferred_type, pruned, wanted_values
 from batchscore.read.storage import Location, snapshot_digest
@@ -28,24 +28,33 @@ class _Found:
     raw: tuple[tuple[str, str | None], ...]
 
 
-def pin_parquet(location: Location, restriction: Restriction) -> PinnedSource:
+@dataclass(frozen=True, slots=True)
+class _Damaged:
+    """A file whose footer cannot be read, and why."""
+
+    info: pafs.FileInfo
+    error: InputError
+    raw: tuple[tuple[str, str | None], ...]
+
+
+def pin_parquet(location: Location, restriction: Restriction, *, without_unreadable: bool = False) -> PinnedSource:
     """A Parquet file or folder with the files that are there now.
+
+    Args:
+        location: where it is.
+        restriction: only its ``partitions`` are looked at.
+        without_unreadable: name files with a damaged footer instead of refusing the whole; an error where all are.
 
     Raises:
         InputError: when nothing is there, a file is not Parquet or is truncated, schemas conflict, a partition
             value does not exist, or there is no row.
         SettingsError: when ``restriction`` names a column that the table lacks.
     """
-    infos = list_files(location)
-    paths = [info.path for info in infos]
-    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        footers = list(pool.map(lambda path: read_footer(location.filesystem, path), paths))
-    found = [
-        _Found(info, footer, hive_values(location.relative(info.path)))
-        for info, footer in zip(infos, footers, strict=True)
-    ]
+    found, damaged = _with_footers(location, without_unreadable)
     partition_names = _partition_names(found)
-    types = {name: inferred_type([dict(file.raw)[name] for file in found]) for name in partition_names}
+    # Damaged files' values count, so that the types do not depend on who is damaged.
+    raw = [dict(file.raw) for file in found] + [dict(file.raw) for file in damaged]
+    types = {name: inferred_type([values[name] for values in raw if name in values]) for name in partition_names}
     columns, missing = merged_schema([(file.info.path, file.footer.columns) for file in found], partition_names)
     columns = (*columns, *(Column(name, types[name]) for name in partition_names))
     files = tuple(_source_file(file, types) for file in found)
@@ -63,7 +72,29 @@ def pin_parquet(location: Location, restriction: Restriction) -> PinnedSource:
         files=files,
         root=location.path,
         missing_ok=missing,
+        unreadable=tuple(_unreadable_file(file, types) for file in damaged),
     )
+
+
+def _with_footers(location: Location, without_unreadable: bool) -> tuple[list[_Found], list[_Damaged]]:
+    """All files with their footers, and apart from them those whose footer is damaged, where they may be left out."""
+
+    def read(info: pafs.FileInfo) -> _Found | _Damaged:
+        raw = hive_values(location.relative(info.path))
+        try:
+            return _Found(info, read_footer(location.filesystem, info.path), raw)
+        except InputError as error:
+            if not without_unreadable:
+                raise
+            return _Damaged(info, error, raw)
+
+    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
+        files = list(pool.map(read, list_files(location)))
+    found = [file for file in files if isinstance(file, _Found)]
+    damaged = [file for file in files if isinstance(file, _Damaged)]
+    if not found:
+        raise damaged[0].error
+    return found, damaged
 
 
 def list_files(location: Location) -> list[pafs.FileInfo]:
@@ -179,6 +210,12 @@ def _source_file(file: _Found, types: dict[str, str]) -> SourceFile:
         row_groups=file.footer.row_groups,
         partition=partition,
     )
+
+
+def _unreadable_file(file: _Damaged, types: dict[str, str]) -> UnreadableFile:
+    found = f" ({file.error.found})" if file.error.found else ""
+    partition = tuple((name, canonical(value, types.get(name, "string"))) for name, value in file.raw)
+    return UnreadableFile(file.info.path, partition, f"{file.error.problem}{found}")
 
 
 def _content(file: _Found) -> str:

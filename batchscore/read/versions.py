@@ -123,7 +123,7 @@ def _commit_time(location: Location, info: pafs.FileInfo) -> float:
     with location.filesystem.open_input_stream(info.path) as stream:
         first = stream.read(65_536).split(b"\n", 1)[0]
     try:
-        stamped = json.loads(first).get("commitInfo", {}).get("inCommitTimestamp")
-    except ValueError:  # a first action longer than the read is not a commitInfo: those are short
-        stamped = None
-    return float(stamped) if stamped is not None else (info.mtime_ns or 0) / 1e6
+        return float(json.loads(first)["commitInfo"]["inCommitTimestamp"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        # Not there; or a first action longer than the read, which is no commitInfo: those are short.
+        return (info.mtime_ns or 0) / 1e6

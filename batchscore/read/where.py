@@ -14,11 +14,16 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from batchscore.contracts import And, Column, Compare, Constant, IsIn, IsNull, Not, Or, Predicate, Schema
-from batchscore.errors import SettingsError
-from batchscore.read.literals import Op, OutsideSubset, adapted, constant
+from batchscore.errors import SettingsError, bounded
+from batchscore.read.constants import Op, OutsideSubset, adapted
+from batchscore.read.functions import check_functions
+from batchscore.read.literals import constant
 from batchscore.read.partitions import find_column
 from batchscore.schema import INTEGERS, is_decimal
 
+MAX_WHERE_CHARS = 100_000
+# What the SQL parser lets out beside its own errors.
+_FAILURES = (SqlglotError, ValueError, TypeError, AttributeError, KeyError, IndexError)
 _OPS: dict[type[exp.Expr], Op] = {
     exp.EQ: "=",
     exp.NEQ: "!=",
@@ -29,6 +34,13 @@ _OPS: dict[type[exp.Expr], Op] = {
     exp.NullSafeEQ: "<=>",
 }
 _MIRRORED: dict[Op, Op] = {"=": "=", "!=": "!=", "<=>": "<=>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_OUTSIDE = (
+    (exp.Query, "a subquery"),
+    (exp.Table, "another table"),
+    (exp.Placeholder, "a parameter"),
+    (exp.Parameter, "a variable"),
+    (exp.SessionParameter, "a variable"),
+)
 _NOT_BOOLEAN = (exp.Literal, exp.Neg, exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Concat, exp.DPipe)
 
 
@@ -41,7 +53,7 @@ def parse_where(sql: str, columns: Schema) -> Predicate | str:
 
     Raises:
         SettingsError: for text that does not parse, several statements, subqueries, unknown columns (with near
-            names) and what is not a boolean expression.
+            names), functions that depend on more than the row, and what is not a boolean expression.
 
     >>> columns = (Column("amount", "double"), Column("ds", "date"))
     >>> parse_where("AMOUNT > 5 and ds = '2026-11-21'", columns).operands[0]
@@ -49,27 +61,41 @@ def parse_where(sql: str, columns: Schema) -> Predicate | str:
     >>> parse_where("upper(ds) = 'X'", columns)
     'UPPER(ds) is not a column by itself'
     """
+    try:
+        return _understood(sql, columns)
+    except RecursionError as error:
+        raise SettingsError(
+            "--where is nested too deep", found=sql, hint="use IN for many values, or filter when the input is written"
+        ) from error
+
+
+def _understood(sql: str, columns: Schema) -> Predicate | str:
     tree = _parsed(sql)
     _check_scope(tree, columns)
+    check_functions(sql, columns)
     _check_boolean(tree, columns)
     if "\\" in sql:
         return "a backslash in a string depends on Spark's escape settings"
     try:
         return _predicate(tree, columns)
     except OutsideSubset as outside:
-        return str(outside)
+        return bounded(outside)
 
 
 def _parsed(sql: str) -> exp.Expr:
     if not sql.strip():
         raise SettingsError("--where is empty", hint="leave it out, or give a boolean expression such as amount > 5")
+    if len(sql) > MAX_WHERE_CHARS:
+        raise SettingsError(
+            f"--where is longer than {MAX_WHERE_CHARS:,} characters", hint="filter when the input is written"
+        )
     try:
         tree = sqlglot.parse_one(sql, dialect="spark", into=exp.Condition)
-    except SqlglotError as error:
+    except _FAILURES as error:
         raise SettingsError(
             "--where is not one boolean SQL expression",
             found=sql,
-            detail=(str(error).splitlines()[0],),
+            detail=tuple(str(error).splitlines()[:1]),
             hint="give what stands after WHERE, for example: amount > 5 AND country = 'DE'",
         ) from error
     if tree is None or isinstance(tree, exp.Block):
@@ -79,11 +105,15 @@ def _parsed(sql: str) -> exp.Expr:
 
 def _check_scope(tree: exp.Expr, columns: Schema) -> None:
     """Nothing but the table's own columns, no other table and no parameter."""
-    for kind, what in ((exp.Query, "a subquery"), (exp.Table, "another table"), (exp.Placeholder, "a parameter")):
+    for kind, what in _OUTSIDE:
         if tree.find(kind):
             raise SettingsError(f"--where holds {what}", found=tree.sql("spark"), allowed=("the table's own columns",))
-    if tree.find(exp.AggFunc, exp.Window):
-        raise SettingsError("--where holds an aggregate", found=tree.sql("spark"), allowed=("row by row conditions",))
+    if tree.find(exp.AggFunc, exp.Window, exp.UDTF):
+        raise SettingsError(
+            "--where holds an aggregate or a generator of rows",
+            found=tree.sql("spark"),
+            allowed=("row by row conditions",),
+        )
     for column in tree.find_all(exp.Column):
         _resolved(column, columns)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -18,11 +18,12 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, wr
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from batchscore import manifests, s3
+from batchscore.arrow.damage import panics_as_errors
 from batchscore.arrow.filesystem import make_folder, open_filesystem
 from batchscore.arrow.snapshot import LOG_FOLDER, is_of_store, location
 from batchscore.arrow.values import scalar_of
 from batchscore.contracts import Manifest, RunRecord
-from batchscore.errors import SettingsError, UnavailableError, nearest
+from batchscore.errors import SettingsError, UnavailableError, bounded, nearest
 from batchscore.record.published import published_records
 
 SUFFIX = "__runs"
@@ -39,6 +40,8 @@ _INTEGERS = {
     "exit_code",
     "source_version",
     "peak_worker_bytes",
+    "rows_quarantined",
+    "rows_filtered",
 }
 _FLOATS = {"seconds"}
 _LOG = logging.getLogger(__name__)
@@ -50,6 +53,7 @@ def _arrow_type(name: str) -> pa.DataType:
     return pa.float64() if name in _FLOATS else pa.string()
 
 
+_LATER = {entry.name for entry in fields(RunRecord) if entry.default is not MISSING}
 SCHEMA = pa.schema([pa.field(entry.name, _arrow_type(entry.name)) for entry in fields(RunRecord)])
 
 
@@ -84,16 +88,22 @@ def _append(table_uri: str, records: Sequence[RunRecord]) -> None:
     deadline = time.monotonic() + APPEND_SECONDS
     for attempt in range(APPEND_ATTEMPTS):
         try:
-            write_deltalake(
-                location(ledger_uri(table_uri)),
-                rows,
-                mode="append",
-                schema_mode="merge",
-                storage_options=s3.delta_options(table_uri),
-                commit_properties=CommitProperties(max_commit_retries=15),
-                post_commithook_properties=PostCommitHookProperties(create_checkpoint=False),
-            )
-        except (DeltaError, OSError) as error:  # two runs may both create it: the second one then appends
+            with panics_as_errors():
+                write_deltalake(
+                    location(ledger_uri(table_uri)),
+                    rows,
+                    mode="append",
+                    schema_mode="merge",
+                    storage_options=s3.delta_options(table_uri),
+                    commit_properties=CommitProperties(max_commit_retries=15),
+                    post_commithook_properties=PostCommitHookProperties(create_checkpoint=False),
+                )
+        except (
+            DeltaError,
+            OSError,
+            ValueError,
+            pa.ArrowException,
+        ) as error:  # two runs may both create it: the second one then appends
             failure = error
             if time.monotonic() > deadline:
                 break
@@ -128,7 +138,8 @@ def _merge_small_files(table_uri: str) -> None:
 
 
 def _opened(table_uri: str) -> DeltaTable:
-    return DeltaTable(location(ledger_uri(table_uri)), storage_options=s3.delta_options(table_uri))
+    with panics_as_errors():
+        return DeltaTable(location(ledger_uri(table_uri)), storage_options=s3.delta_options(table_uri))
 
 
 def _damaged(table_uri: str) -> bool:
@@ -136,7 +147,7 @@ def _damaged(table_uri: str) -> bool:
         _opened(table_uri)
     except TableNotFoundError:
         return False
-    except DeltaError as error:
+    except (DeltaError, ValueError) as error:
         return not is_of_store(error)
     except OSError:
         return False
@@ -150,10 +161,10 @@ def _read(table_uri: str) -> list[RunRecord] | None:
         paths = table.file_uris()
     except TableNotFoundError:
         return []
-    except DeltaError as error:
+    except (DeltaError, ValueError) as error:
         if is_of_store(error):
             raise s3.failure(f"the ledger {ledger_uri(table_uri)} could not be reached", error) from error
-        _LOG.warning("the ledger %s cannot be read: %s", ledger_uri(table_uri), str(error).splitlines()[0])
+        _LOG.warning("the ledger %s cannot be read: %s", ledger_uri(table_uri), bounded(error).splitlines()[0])
         return None
     except OSError as error:
         raise s3.failure(f"the ledger {ledger_uri(table_uri)} could not be reached", error) from error
@@ -170,15 +181,21 @@ def _rows_of_files(table_uri: str, names: Iterable[str]) -> list[RunRecord] | No
             with filesystem.open_input_file(f"{root}/{name}") as file:
                 rows = pq.ParquetFile(file).read().to_pylist()  # `pq.read_table` imports pandas
             records.extend(_record(row) for row in rows)
-        except (OSError, pa.ArrowInvalid, TypeError, KeyError) as error:
+        except (OSError, pa.ArrowException, *manifests.DAMAGE) as error:
             _LOG.warning("file %s of the ledger %s is unreadable: %s", name, ledger_uri(table_uri), error)
             return None
     return records
 
 
 def _record(row: dict[str, object]) -> RunRecord:
+    """A row as a record.
+
+    A row from before a column was there is null in it once it is merged with newer ones.
+    """
     known = {entry.name for entry in fields(RunRecord)}
-    return RunRecord(**{name: value for name, value in row.items() if name in known})  # type: ignore[arg-type]
+    kept = {name: value for name, value in row.items() if name in known and (value is not None or name not in _LATER)}
+    manifests.check_kinds(kept, RunRecord)
+    return RunRecord(**kept)  # type: ignore[arg-type]
 
 
 def _newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:

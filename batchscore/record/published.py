@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from batchscore import manifests
+from batchscore.arrow.damage import damage_of
 from batchscore.contracts import Manifest, RunRecord
 from batchscore.errors import SetupError
 from batchscore.tables import Table, open_table
@@ -22,8 +23,9 @@ def published_records(table_uri: str, run_ids: Collection[str]) -> list[RunRecor
     table = open_table(table_uri)
     if table is None or not run_ids:
         return []
-    commits = _commits(table)
-    rows = _active_rows(table)
+    with damage_of(table_uri, "restore the files of its _delta_log folder"):
+        commits = _commits(table)
+        rows = _active_rows(table)
     records = []
     for run_id in sorted(set(run_ids) & (set(commits) | set(rows))):
         manifest = _manifest(table_uri, run_id)
@@ -77,4 +79,6 @@ def _record(table_uri: str, manifest: Manifest, version: int, ended_at: str) -> 
         seconds=0.0,
         exit_code=0,
         message=RECOVERED,
+        rows_quarantined=sum(count.rows for count in manifest.quarantined),
+        rows_filtered=manifest.rows_filtered,
     )

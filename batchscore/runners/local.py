@@ -45,26 +45,29 @@ class LocalRunner:
 
     Args:
         workers: most processes at a time; None: as many as this process may use cores.
+        keep: processes stay for the next run, with what they have imported and the model that they have loaded, until
+            :func:`end_spares`.
     """
 
     name = "local"
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, *, keep: bool = False) -> None:
         self._workers = workers or cores()
+        self._keep = keep
 
     def run_splits(
         self, worker: SplitsWorker, task: ScoringTask, groups: Sequence[Group], on_result: OnResult
     ) -> list[TaskResult]:
-        """See :class:`batchscore.runners.base.Runner`. No process outlives the call, however it ends."""
+        """See :class:`batchscore.runners.base.Runner`. No process outlives the call, unless they are kept."""
         waiting = deque(enumerate(groups))
         results: dict[int, TaskResult] = {}
         pool: list[WorkerProcess] = []
         try:
             for _ in range(min(self._workers, len(groups))):
-                pool.append(_spares.pop() if _spares else WorkerProcess(worker.__module__))
+                pool.append(_spare() or WorkerProcess(worker.__module__))
                 pool[-1].begin(worker, task)
                 pool[-1].give(*waiting.popleft())
-            end_spares()
+            self._end_unneeded()
             while len(results) < len(groups):
                 for process in _ready(pool):
                     index = process.index
@@ -77,9 +80,33 @@ class LocalRunner:
                     if waiting:
                         process.give(*waiting.popleft())
         finally:
-            for process in pool:
-                process.end()
+            self._let_go(pool)
         return [results[index] for index in range(len(groups))]
+
+    def _end_unneeded(self) -> None:
+        if not self._keep:
+            end_spares()
+
+    def _let_go(self, pool: Sequence[WorkerProcess]) -> None:
+        for process in pool:
+            # One with a group in hand is in the middle of a run that has failed.
+            if self._keep and process.index is None:
+                _spares.append(process)
+            else:
+                process.end()
+
+
+def _spare() -> WorkerProcess | None:
+    """A process that waits for work; one that died meanwhile, as for lack of memory, is no more."""
+    while _spares:
+        try:
+            process = _spares.pop()
+        except IndexError:  # a run on another thread was quicker
+            return None
+        if process.alive:
+            return process
+        process.end()
+    return None
 
 
 def _ready(pool: Sequence[WorkerProcess]) -> list[WorkerProcess]:

@@ -8,6 +8,7 @@ ends the child at once when the other end is gone, so that not even a killed par
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -17,12 +18,14 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
 
 from batchscore.contracts import ScoringTask
-from batchscore.errors import OutOfMemoryError, UnavailableError
+from batchscore.errors import BatchscoreError, OutOfMemoryError, UnavailableError
 from batchscore.runners.base import Group, Outcome, SplitsWorker, attempt, unforeseen
 
 TRIES = 3  # of a group; Spark tries a task of a cluster four times
@@ -31,6 +34,14 @@ _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from batchscore.runners.process import serve; serve(int(sys.argv[2]), sys.argv[3])"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """What a process does with the groups that follow; ``worker`` is a module's function, pickled by its name."""
+
+    worker: SplitsWorker
+    task: ScoringTask
 
 
 class WorkerProcess:
@@ -64,9 +75,14 @@ class WorkerProcess:
         """Process id."""
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended by itself."""
+        return self._process.poll() is None
+
     def begin(self, worker: SplitsWorker, task: ScoringTask) -> None:
-        """Tells the process what it will do with each group."""
-        self._send(pickle.dumps((worker, task)))
+        """Tells the process what it will do with each group; once more for another task, when no group is in hand."""
+        self._send(pickle.dumps(_Beginning(worker, task)))
 
     def give(self, index: int, group: Group) -> None:
         """Hands the process its next group."""
@@ -118,16 +134,22 @@ def serve(descriptor: int, module: str) -> None:
     threading.Thread(target=_read, args=(connection, inbox), daemon=True).start()
     with contextlib.suppress(Exception):  # what the worker needs is imported again with it, and fails there
         importlib.import_module(module)
-    header = inbox.get()
-    try:
-        worker, task = pickle.loads(header)  # noqa: S301  # from our own parent
-    except Exception as error:  # noqa: BLE001  # importing the worker's module may raise anything
-        inbox.get()
-        connection.send_bytes(pickle.dumps(unforeseen(error)))
-        worker, task = None, None
+    work: Callable[[Group], Outcome] | None = None
     while True:
-        group = pickle.loads(inbox.get())  # noqa: S301  # from our own parent
-        connection.send_bytes(pickle.dumps(_outcome(worker, task, group)))
+        message = inbox.get()
+        try:
+            content = pickle.loads(message)  # noqa: S301  # from our own parent
+        except Exception as error:  # noqa: BLE001  # importing the worker's module may raise anything
+            work = functools.partial(_fail, unforeseen(error))
+            continue
+        if isinstance(content, _Beginning):
+            work = functools.partial(_outcome, content.worker, content.task)
+        elif work is not None:
+            connection.send_bytes(pickle.dumps(work(content)))
+
+
+def _fail(error: BatchscoreError, _: Group) -> BatchscoreError:
+    return error
 
 
 def _outcome(worker: SplitsWorker, task: ScoringTask, group: Group) -> Outcome:

@@ -52,6 +52,9 @@ _OF_MEMORY = re.compile(
     r"Python worker exited unexpectedly|OutOfMemoryError|exit(ed with)? code:? 137|Container killed|exceeding memory"
 )
 _OUTCOME_SCHEMA = "number int, outcome binary"
+# Runs on several threads of one application must not ship a model twice, and PySpark numbers accumulators without a
+# lock: two of one number would mix two runs' outcomes.
+_ONE_SHIPS = threading.Lock()
 
 
 class _Appending:
@@ -126,7 +129,8 @@ class SparkRunner:
         """See :class:`batchscore.runners.base.Runner`; one task of Spark for each group."""
         if not groups:
             return []
-        shipment = self._shipment(task)
+        with _ONE_SHIPS:
+            shipment = self._shipment(task)
         entries = self._context.parallelize(list(enumerate(groups)), len(groups))
         scored = entries.mapPartitions(functools.partial(_score_groups, worker, shipment))
         return self._collect(scored.collect, shipment, on_result)
@@ -139,7 +143,8 @@ class SparkRunner:
         Raises:
             InputError: Spark itself could not read or compute the frame's rows.
         """
-        shipment = self._shipment(task)
+        with _ONE_SHIPS:
+            shipment = self._shipment(task)
         scored = frame.mapInArrow(functools.partial(_score_batches, worker, shipment), _OUTCOME_SCHEMA)
 
         def collect() -> list[Numbered]:

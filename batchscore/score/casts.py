@@ -15,22 +15,24 @@ import pyarrow.compute as pc
 
 from batchscore.arrow.types import from_arrow, to_arrow
 from batchscore.arrow.values import array_of, numbers_of, scalar_of
-from batchscore.contracts import Binding, ModelInput
+from batchscore.contracts import Binding, ModelInput, Reason
 from batchscore.schema import decimal_parts, element_of, is_decimal
 
 # Arrow's own decimal-to-double cast is off by one unit in the last place for some values (0.000055 is one), while
 # Spark's and Python's float() give the nearest double. A whole number of up to 15 digits and 10**scale are both
 # exact doubles, so that their quotient is the nearest; longer decimals go through their text.
 EXACT_DECIMAL_DIGITS = 15
+_CAST: Reason = "cast"
 
 
 @dataclass(frozen=True, slots=True)
 class CastColumn:
-    """A cast column and the rows it could not represent (None: none)."""
+    """A cast column and the rows it could not represent (None: none); ``code`` says why, and ``reason`` in words."""
 
     values: pa.Array
     bad: pa.Array | None
     reason: str = ""
+    code: Reason = _CAST
 
 
 def normalized(values: pa.Array, name: str) -> pa.Array:
@@ -64,8 +66,10 @@ def _bound(values: pa.Array, binding: Binding) -> CastColumn:
     column = _cast(values, binding)
     if binding.null_rows_bad and column.values.null_count:
         nulls = column.values.is_null()
-        bad = nulls if column.bad is None else pc.or_(column.bad, nulls)
-        return CastColumn(column.values, bad, column.reason or f"null, and the model's {binding.model_type} has none")
+        reason = f"null, and the model's {binding.model_type} has none"
+        if column.bad is None:
+            return CastColumn(column.values, nulls, reason, "null")
+        return CastColumn(column.values, pc.or_(column.bad, nulls), f"{column.reason}, or {reason}")
     return column
 
 
@@ -118,7 +122,7 @@ def _stacked(cast: Sequence[CastColumn], model_input: ModelInput) -> CastColumn:
     numpy_type = to_arrow(model_input.type).to_pandas_dtype()
     matrix = np.empty((rows, len(cast)), dtype=numpy_type)
     bad: pa.Array | None = None
-    reason = ""
+    reason, code = "", _CAST
     for index, column in enumerate(cast):
         values = column.values
         if values.null_count:
@@ -127,9 +131,9 @@ def _stacked(cast: Sequence[CastColumn], model_input: ModelInput) -> CastColumn:
         matrix[:, index] = numbers_of(values)
         if column.bad is not None:
             bad = column.bad if bad is None else pc.or_(bad, column.bad)
-            reason = column.reason
+            reason, code = column.reason, column.code
     flat = array_of(matrix.reshape(-1), to_arrow(model_input.type))
-    return CastColumn(pa.FixedSizeListArray.from_arrays(flat, len(cast)), bad, reason)
+    return CastColumn(pa.FixedSizeListArray.from_arrays(flat, len(cast)), bad, reason, code)
 
 
 def _shaped(column: CastColumn, model_input: ModelInput) -> CastColumn:
@@ -147,7 +151,9 @@ def _shaped(column: CastColumn, model_input: ModelInput) -> CastColumn:
     lengths = pc.fill_null(pc.list_value_length(values), scalar_of(-1, pa.int32()))
     wrong = pc.not_equal(lengths, width)
     if not pc.any(wrong).as_py() and values.flatten().null_count == 0:
-        return CastColumn(pa.FixedSizeListArray.from_arrays(values.flatten(), width), column.bad, column.reason)
+        return CastColumn(
+            pa.FixedSizeListArray.from_arrays(values.flatten(), width), column.bad, column.reason, column.code
+        )
     reason = f"the model takes {width} elements a row, none of them null"
     bad = pc.or_(wrong, _has_null_element(values))
     return CastColumn(values, bad if column.bad is None else pc.or_(column.bad, bad), reason)

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.arrow.types import to_arrow
 from batchscore.arrow.values import scalar_of
-from batchscore.contracts import BadRow, Binding, ModelInput, OutputColumn, Schema, ScoringTask
-from batchscore.errors import MAX_ITEMS, BatchscoreError, InputError, ModelError, bounded
+from batchscore.contracts import Binding, ModelInput, OutputColumn, ReasonCount, Schema, ScoringTask
+from batchscore.errors import InputError, ModelError
 from batchscore.score.casts import CastColumn, bind, is_coded_text, normalized
-
-
-class Scorer(Protocol):
-    """What the core needs of an engine: see :class:`batchscore.engines.base.Engine`."""
-
-    def score(self, inputs: pa.RecordBatch) -> pa.RecordBatch:
-        """Model inputs in, model outputs out, row by row."""
-        ...
+from batchscore.score.isolation import Isolating, Scorer
+from batchscore.score.quarantine import (
+    Fault,
+    key_faults,
+    output_columns,
+    output_faults,
+    part,
+    raised_fault,
+    rule_faults,
+)
 
 
 def coded_columns(task: ScoringTask, engine: Scorer) -> frozenset[str]:
@@ -32,6 +33,7 @@ def coded_columns(task: ScoringTask, engine: Scorer) -> frozenset[str]:
     others = {column.ref for column in task.columns if column.origin == "source"} | {*task.keys, *task.partition_by}
     # A predicate compares text, and a column may feed another input as something else.
     others |= {item.source for item in task.bindings if item.model_type != "string"}
+    others |= {name for rule in task.rules for name in rule.columns}
     return frozenset() if task.predicate is not None else frozenset(texts - others)
 
 
@@ -42,17 +44,19 @@ def takes_codes(engine: Scorer) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ScoredBatch:
-    """``table`` has the output's columns, partition columns included; bad rows are not in it.
+    """``table`` has the output's columns, partition columns included, of the rows that were scored.
 
-    ``bad_rows`` are at most ten samples of ``bad_count``.
+    ``left_out`` are the others, as the quarantine keeps them, and ``counts`` says how many for which reason.
     """
 
     table: pa.RecordBatch
-    bad_count: int = 0
-    bad_rows: tuple[BadRow, ...] = ()
+    left_out: tuple[pa.RecordBatch, ...] = ()
+    counts: tuple[ReasonCount, ...] = ()
 
 
-def score_batch(batch: pa.RecordBatch, task: ScoringTask, engine: Scorer, *, with_lineage: bool = True) -> ScoredBatch:
+def score_batch(
+    batch: pa.RecordBatch, task: ScoringTask, engine: Scorer | Isolating, *, with_lineage: bool = True
+) -> ScoredBatch:
     """Scores the rows of ``batch``, whose columns are ``task.source_columns``.
 
     Args:
@@ -62,28 +66,74 @@ def score_batch(batch: pa.RecordBatch, task: ScoringTask, engine: Scorer, *, wit
         with_lineage: whether the lineage columns, constants of a run, are spelled out for each row.
 
     Returns:
-        The rows of the prediction table, in the order of ``batch``, and the rows that could not be scored.
+        The rows of the prediction table, in the order of ``batch``, and the rows that are left out: those that
+        cannot be cast, break a rule, make the model raise, or get a prediction that is none.
 
     Raises:
-        ModelError: the model raised, or returned something else than its signature says.
+        ModelError: the model raised on all that it was given, or returned something else than its signature says.
         InputError: a column cannot be read as the type it was planned with.
     """
-    rows = _normalized_batch(batch, task.source_columns, keep_codes=takes_codes(engine))
+    isolating = engine if isinstance(engine, Isolating) else Isolating(engine, task.max_quarantined)
+    rows = _normalized_batch(batch, task.source_columns, keep_codes=isolating.takes_codes)
     inputs, bad = _model_inputs(rows, task.bindings, task.model.inputs)
-    bad_count = 0
-    samples: tuple[BadRow, ...] = ()
-    if bad:
-        mask = _any_bad(bad)
-        bad_count = pc.sum(mask).as_py() or 0
-    if bad_count:
-        samples = _samples(rows, task, bad)
-        keep = pc.invert(mask)
-        rows, inputs = rows.filter(keep), inputs.filter(keep)
-    outputs = _scored(inputs, engine)
-    schema = output_schema(task, with_lineage=with_lineage)
+    before = part(_input_faults(rows, task, bad), rows, rows, task)
+    if before.kept is not None:
+        rows, inputs = rows.take(before.kept), inputs.take(before.kept)
+    scores = isolating.scores(inputs)
+    raised = part(raised_fault(scores.raised, rows.num_rows, _named_inputs(task)), rows, rows, task)
+    if raised.kept is not None:
+        rows = rows.take(raised.kept)
+    outputs = _outputs(scores.outputs, task)
+    after = part(_output_faults(rows, outputs, task), rows, _beside(rows, outputs), task)
+    if after.kept is not None:
+        rows, outputs = rows.take(after.kept), outputs.take(after.kept)
     columns = [column for column in task.columns if with_lineage or column.origin != "lineage"]
     arrays = [_output_column(column, rows, outputs, task) for column in columns]
-    return ScoredBatch(pa.RecordBatch.from_arrays(arrays, schema=schema), bad_count, samples)
+    table = pa.RecordBatch.from_arrays(arrays, schema=output_schema(task, with_lineage=with_lineage))
+    stages = (before, raised, after)
+    return ScoredBatch(
+        table,
+        tuple(rows for stage in stages for rows in stage.left_out),
+        tuple(count for stage in stages for count in stage.counts),
+    )
+
+
+def _input_faults(rows: pa.RecordBatch, task: ScoringTask, bad: list[tuple[Binding, CastColumn]]) -> list[Fault]:
+    """What is wrong before anything is scored; the rules come last, because they are about values that there are."""
+    casts = []
+    for binding, column in bad:
+        name = binding.source or binding.input
+        casts.append(Fault(column.code, name, column.bad, (binding.source,) if binding.source else (), column.reason))
+    keys = key_faults(rows, task.keys)
+    rules = rule_faults(rows, task.source_columns, task, of_output=False) if task.rules else []
+    return [*keys, *casts, *rules]
+
+
+def _output_faults(rows: pa.RecordBatch, outputs: pa.RecordBatch, task: ScoringTask) -> list[Fault]:
+    faults = output_faults(outputs, task)
+    if not any(rule.of_output for rule in task.rules):
+        return faults
+    types = (*task.source_columns, *output_columns(task))
+    return [*faults, *rule_faults(_beside(rows, outputs), types, task, of_output=True)]
+
+
+def _named_inputs(task: ScoringTask) -> list[str]:
+    """The table's columns that feed the model: what is kept of a row that it raises on."""
+    names = {column.name for column in task.source_columns}
+    return list(dict.fromkeys(binding.source for binding in task.bindings if binding.source in names))
+
+
+def _outputs(scores: pa.RecordBatch | None, task: ScoringTask) -> pa.RecordBatch:
+    """The model's outputs under the names of the table's columns; no row where nothing was scored."""
+    columns = [column for column in task.columns if column.origin == "model"]
+    arrays = [pa.nulls(0, to_arrow(column.type)) if scores is None else scores.column(column.ref) for column in columns]
+    return pa.RecordBatch.from_arrays(arrays, names=[column.name for column in columns])
+
+
+def _beside(rows: pa.RecordBatch, outputs: pa.RecordBatch) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [*rows.columns, *outputs.columns], names=[*rows.schema.names, *outputs.schema.names]
+    )
 
 
 def scorable_inputs(batch: pa.RecordBatch, task: ScoringTask) -> pa.RecordBatch:
@@ -177,32 +227,9 @@ def _any_bad(bad: list[tuple[Binding, CastColumn]]) -> pa.Array:
     return mask
 
 
-def _samples(rows: pa.RecordBatch, task: ScoringTask, bad: list[tuple[Binding, CastColumn]]) -> tuple[BadRow, ...]:
-    samples: list[BadRow] = []
-    for binding, column in bad:
-        for index in pc.indices_nonzero(column.bad).to_pylist()[: MAX_ITEMS - len(samples)]:
-            keys = tuple((key, bounded(rows.column(key)[index].as_py())) for key in task.keys)
-            value = rows.column(binding.source)[index].as_py() if binding.source else None
-            samples.append(BadRow(keys, binding.source or binding.input, bounded(value), column.reason))
-    return tuple(samples)
-
-
-def _scored(inputs: pa.RecordBatch, engine: Scorer) -> pa.RecordBatch:
-    try:
-        return engine.score(inputs)
-    except (BatchscoreError, MemoryError):
-        raise
-    except Exception as error:  # a model is somebody's code and raises whatever it likes
-        raise ModelError(
-            f"the model raised {type(error).__name__} on a batch of {inputs.num_rows} rows",
-            found=error,
-            hint="score the batch in a notebook with mlflow.pyfunc.load_model to see the whole trace",
-        ) from error
-
-
 def _output_column(column: OutputColumn, rows: pa.RecordBatch, outputs: pa.RecordBatch, task: ScoringTask) -> pa.Array:
     if column.origin == "source":
         return normalized(rows.column(column.ref), column.type)
     if column.origin == "model":
-        return outputs.column(column.ref)
+        return outputs.column(column.name)
     return pa.repeat(lineage_values(task)[column.name], rows.num_rows)

@@ -10,14 +10,22 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.membership import KnownRows
 from batchscore.arrow.splits import read_split
-from batchscore.contracts import BadRow, ScoringTask, Split, TaskResult
+from batchscore.arrow.types import to_arrow
+from batchscore.arrow.values import array_of
+from batchscore.contracts import RUN_COLUMN, BadRow, ReasonCount, Replay, ScoringTask, Split, TaskResult, merged
 from batchscore.engines.cache import loaded
 from batchscore.engines.given import GivenEngine, behind
-from batchscore.errors import MAX_ITEMS
+from batchscore.errors import MAX_ITEMS, UnavailableError
 from batchscore.score.core import coded_columns, score_batch
-from batchscore.score.writer import StagedWriter
+from batchscore.score.isolation import Isolating
+from batchscore.score.quarantine import samples
+from batchscore.score.writer import QuarantineWriter, StagedWriter
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -38,7 +46,7 @@ def run_splits_task(task: ScoringTask, splits: tuple[Split, ...]) -> TaskResult:
 
 def run_batches_task(task: ScoringTask, batches: Iterable[pa.RecordBatch]) -> TaskResult:
     """Scores batches that Spark hands over (columns: ``task.source_columns``) and stages the predictions."""
-    return _run(task, lambda _: _sliced(batches, task.batch_rows))
+    return _run(task, lambda _coded, _seen: _sliced(batches, task.batch_rows))
 
 
 def in_spark(frame: DataFrame, task: ScoringTask) -> tuple[DataFrame, ScoringTask]:
@@ -62,9 +70,19 @@ def load_ahead(task: ScoringTask) -> None:
         loaded(task.engine, task.model, task.threads)
 
 
-def _split_batches(task: ScoringTask, splits: tuple[Split, ...], coded: Collection[str]) -> Iterator[pa.RecordBatch]:
+def _split_batches(
+    task: ScoringTask, splits: tuple[Split, ...], coded: Collection[str], seen: _Seen
+) -> Iterator[pa.RecordBatch]:
     for split in splits:
-        yield from read_split(split, task.source_uri, task.source_columns, task.predicate, task.batch_rows, coded=coded)
+        yield from read_split(
+            split,
+            task.source_uri,
+            task.source_columns,
+            task.predicate,
+            task.batch_rows,
+            coded=coded,
+            on_rows=seen.add,
+        )
 
 
 def _sliced(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
@@ -73,39 +91,84 @@ def _sliced(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordB
             yield batch.slice(start, rows)
 
 
-def _run(task: ScoringTask, read: Callable[[Collection[str]], Iterator[pa.RecordBatch]]) -> TaskResult:
+def _run(task: ScoringTask, read: Callable[[Collection[str], _Seen], Iterator[pa.RecordBatch]]) -> TaskResult:
     _pin_threads(task.threads)
     engine = loaded(task.engine, task.model, task.threads) if task.loads_model else GivenEngine(task.model)
-    batches = read(coded_columns(task, engine))
-    writer = StagedWriter(task)
+    isolating = Isolating(engine, task.max_quarantined)
+    seen = _Seen()
+    batches = read(coded_columns(task, engine), seen)
+    writer, quarantine = StagedWriter(task), QuarantineWriter(task)
     clock = _Clock()
-    rows_read = rows_staged = bad_count = 0
+    rows_scored = rows_staged = 0
+    counts: list[ReasonCount] = []
     bad_rows: list[BadRow] = []
     try:
         while (batch := clock.timed("read", next, batches, None)) is not None:
-            scored = clock.timed("score", score_batch, batch, task, engine, with_lineage=False)
+            if task.replay is not None:
+                batch = batch.filter(known_rows(task.replay).among(batch))  # what is left of it
+            scored = clock.timed("score", score_batch, batch, task, isolating, with_lineage=False)
             clock.timed("write", writer.write, scored.table)
-            rows_read += batch.num_rows
+            for rows in scored.left_out:
+                clock.timed("write", quarantine.write, rows)
+            rows_scored += batch.num_rows
             rows_staged += scored.table.num_rows
-            bad_count += scored.bad_count
-            bad_rows.extend(scored.bad_rows[: MAX_ITEMS - len(bad_rows)])
+            if scored.counts:
+                counts.extend(scored.counts)
+                bad_rows.extend(samples(scored.left_out, task, MAX_ITEMS - len(bad_rows)))
         files = clock.timed("write", writer.finish)
+        left_out = clock.timed("write", quarantine.finish)
     except BaseException:
         writer.discard()
+        quarantine.discard()
         raise
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux reports KiB
+    rows_read = max(seen.rows, rows_scored)
     return TaskResult(
         files=files,
         rows_read=rows_read,
         rows_staged=rows_staged,
-        bad_count=bad_count,
         bad_rows=tuple(bad_rows),
         read_seconds=clock.seconds["read"],
         score_seconds=clock.seconds["score"],
         write_seconds=clock.seconds["write"],
         peak_bytes=peak_bytes,
         pid=os.getpid(),
+        rows_filtered=rows_read - rows_scored,
+        quarantined=merged(counts),
+        quarantine=left_out,
     )
+
+
+@functools.lru_cache(maxsize=1)
+def known_rows(replay: Replay) -> KnownRows:
+    """The rows that a replay takes, from the quarantine.
+
+    Raises:
+        UnavailableError: a file of the quarantine cannot be read.
+    """
+    filesystem, root = open_filesystem(replay.uri)
+    names = [column.name for column in replay.keys]
+    parts = []
+    try:
+        for path in replay.files:
+            with filesystem.open_input_file(f"{root}/{path}") as file:
+                rows = pq.ParquetFile(file).read(columns=[*names, RUN_COLUMN])
+            of_run = pc.equal(rows.column(RUN_COLUMN), array_of([replay.run_id], pa.string())[0])
+            kept = rows.filter(of_run)
+            parts.append(pa.table([kept.column(c.name).cast(to_arrow(c.type)) for c in replay.keys], names=names))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UnavailableError(f"the quarantine {replay.uri} cannot be read", found=error, hint="try again") from error
+    return KnownRows(pa.concat_tables(parts), names)
+
+
+class _Seen:
+    """Rows that were read, also those that the run's condition leaves out."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def add(self, rows: int) -> None:
+        self.rows += rows
 
 
 def _pin_threads(threads: int) -> None:

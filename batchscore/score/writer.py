@@ -1,4 +1,7 @@
-"""Writes staged data files: inside the table's folder, under names that no other attempt uses, in no log yet."""
+"""Writes staged data files, under names that no other attempt uses and in no log yet.
+
+Predictions go inside the table's folder, rows that are left out into the quarantine's.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,21 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from batchscore import faults
 from batchscore.arrow.filesystem import make_folder, open_filesystem, storing
 from batchscore.arrow.layout import data_folder, partition_value
 from batchscore.arrow.splits import constant
 from batchscore.arrow.values import array_of, numbers_of
-from batchscore.contracts import ScoringTask, StagedFile, UnitValues
+from batchscore.contracts import (
+    COLUMN_COLUMN,
+    DETAIL_COLUMN,
+    REASON_COLUMN,
+    ScoringTask,
+    StagedFile,
+    UnitValues,
+)
 from batchscore.score.core import lineage_values, output_schema
+from batchscore.score.quarantine import quarantine_lineage, quarantine_schema
 from batchscore.score.stats import StatsBuilder
 
 # One open file a unit; beyond this many the one written longest ago is closed, so that a task over
@@ -75,6 +87,7 @@ class _OpenFile:
         )
         self._buffered: list[pa.RecordBatch] = []
         self._buffered_rows = 0
+        faults.reached("worker.opened")
 
     def write(self, batch: pa.RecordBatch) -> None:
         if not self.rows and batch.num_rows:
@@ -101,7 +114,9 @@ class _OpenFile:
 
     def close(self, unit: UnitValues) -> StagedFile:
         self._flush()
+        faults.reached("worker.closing")
         self._writer.close()
+        faults.reached("worker.closed")
         size = self._filesystem.get_file_info(self._path).size
         of_unit = {name for name, _ in unit}  # the unit itself says what these columns hold
         stats = tuple(stats for stats in self._stats.finish() if stats.name not in of_unit)
@@ -213,6 +228,59 @@ class StagedWriter:
         for code, unit in enumerate(units):
             rows = np.flatnonzero(codes == code)
             yield unit, data.take(array_of(rows, pa.int64()))
+
+
+class QuarantineWriter:
+    """Writes the rows that a task leaves out; one file, and none where there are none.
+
+    Args:
+        task: the run's task.
+    """
+
+    def __init__(self, task: ScoringTask) -> None:
+        self._task = task
+        self._problem = f"rows could not be quarantined at {task.quarantine_uri}"
+        self._file: _OpenFile | None = None
+        self._filesystem: pafs.FileSystem | None = None
+        self._path = ""
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Appends rows: the columns of :func:`quarantine_schema` without lineage.
+
+        Raises:
+            UnavailableError: the storage has no space, or did not take what was written.
+        """
+        with storing(self._problem):
+            if self._file is None:
+                self._file = self._begun()
+            self._file.write(batch)
+
+    def _begun(self) -> _OpenFile:
+        task = self._task
+        self._filesystem, root = open_filesystem(task.quarantine_uri)
+        make_folder(self._filesystem, root)
+        name = f"part-00000-{task.run_id}-{uuid.uuid4().hex[:12]}.zstd.parquet"
+        self._path = f"{root}/{name}"
+        schema = quarantine_schema(task)
+        repetitive = [name for name in (REASON_COLUMN, COLUMN_COLUMN, DETAIL_COLUMN) if name in schema.names]
+        return _OpenFile(self._filesystem, root, name, schema, quarantine_lineage(task), repetitive)
+
+    def finish(self) -> tuple[StagedFile, ...]:
+        """Closes the file and returns it, if there is one.
+
+        Raises:
+            UnavailableError: as :meth:`write`.
+        """
+        with storing(self._problem):
+            return () if self._file is None else (self._file.close(()),)
+
+    def discard(self) -> None:
+        """Removes what was written: the task failed, and its file belongs to nobody."""
+        if self._file is not None and self._filesystem is not None:
+            with suppress(OSError):
+                self._file.abandon()
+            with suppress(OSError):
+                self._filesystem.delete_file(self._path)
 
 
 def unit_codes(batch: pa.RecordBatch, names: tuple[str, ...]) -> tuple[np.ndarray, list[UnitValues]]:

@@ -17,6 +17,10 @@ Use: TypeAlias = Literal["tasks", "sql", "delta"]
 
 # Spark 4's default for spark.jars.ivy.
 IVY_FOLDER = "~/.ivy2.5.2"
+# Properties that Spark's event log, UI and logs mask; its own default knows fewer names.
+REDACTED = (
+    "(?i)secret|password|passwd|pwd$|token|credential|(access|account|private|api|shared)[._-]?key|[.]sas[.]|sas$"
+)
 # For a JVM that schedules tasks and computes nothing: the second compiler of HotSpot took 1.5 of 6.0 s of a session's
 # start here, and a core from the first tasks.
 QUICK_JVM = "-XX:+IgnoreUnrecognizedVMOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
@@ -63,6 +67,7 @@ def session_conf(
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.ui.showConsoleProgress": "false",
+        "spark.redaction.regex": REDACTED,
     }
     if use == "delta":
         conf[CATALOG_KEY] = DELTA_CATALOG

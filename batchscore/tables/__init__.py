@@ -6,11 +6,22 @@ import logging
 from collections.abc import Mapping
 
 from batchscore.contracts import OutputFormat
-from batchscore.tables.base import Change, Conflict, Table, TableVersion
+from batchscore.tables.base import Change, Conflict, PastVersion, Table, TableVersion
 from batchscore.tables.delta import DeltaOutput
 from batchscore.tables.parquet import ParquetOutput
 
-__all__ = ["FORMATS", "Change", "Conflict", "Table", "TableVersion", "checkpoint", "open_table", "versions", "write"]
+__all__ = [
+    "FORMATS",
+    "Change",
+    "Conflict",
+    "PastVersion",
+    "Table",
+    "TableVersion",
+    "checkpoint",
+    "open_table",
+    "versions",
+    "write",
+]
 
 # In the order in which a place is asked for them.
 FORMATS: Mapping[OutputFormat, type[Table]] = {"delta": DeltaOutput, "parquet": ParquetOutput}

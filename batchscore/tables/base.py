@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -37,6 +37,21 @@ class TableVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class PastVersion:
+    """A version that can still be read, as far as its description goes.
+
+    Attributes:
+        commit: what made it.
+        files: bytes of each data file that was the table then, by path relative to the table's root.
+        document: the version's own file, relative to the table's root; '' where the format keeps none.
+    """
+
+    commit: TableVersion
+    files: Mapping[str, int]
+    document: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """What one commit does.
 
@@ -48,6 +63,8 @@ class Change:
         removed: active files, which are no longer.
         units: the units whose active files ``removed`` is, all of them and no other; None where it is not that.
         metadata: text that the commit carries.
+        operation: what kind of commit it is, where the format has no words of its own for it.
+        moves_data: the rows are those of before, in other files; readers of changes have nothing to read.
     """
 
     columns: Schema
@@ -57,6 +74,8 @@ class Change:
     removed: tuple[ActiveFile, ...]
     units: Collection[UnitValues] | None
     metadata: Mapping[str, str]
+    operation: str = "publish"
+    moves_data: bool = False
 
 
 class Table(Protocol):
@@ -146,7 +165,7 @@ class Table(Protocol):
             Exception: as :meth:`write`; also where a file of that version is gone.
         """
 
-    def fence(self, run_id: str) -> None:
+    def fence(self, run_id: str, by: str = "") -> None:
         """Commits that this run may no longer publish, and no data.
 
         Raises:
@@ -161,6 +180,12 @@ class Table(Protocol):
 
         Args:
             limit: how many at most.
+        """
+
+    def past(self) -> Iterator[PastVersion]:
+        """This version and each older one that the table still describes, newest first, with its data files.
+
+        Whether those files are still there is for the caller to find out.
         """
 
     def mentioned(self, paths: Collection[str]) -> set[str]:

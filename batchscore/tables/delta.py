@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Self
@@ -16,7 +16,7 @@ from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
-from batchscore import s3
+from batchscore import faults, s3
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import (
     LOG_FOLDER,
@@ -29,10 +29,10 @@ from batchscore.arrow.snapshot import (
     snapshot_of,
 )
 from batchscore.arrow.values import table_of
-from batchscore.contracts import Column, OutputFormat, Schema, StagedFile, UnitValues
+from batchscore.contracts import FENCED_BY_KEY, FENCED_KEY, Column, OutputFormat, Schema, StagedFile, UnitValues
 from batchscore.errors import InputError, SettingsError, listed
 from batchscore.schema import element_of
-from batchscore.tables.base import Change, Conflict, Table, TableVersion, file_statistics, new_columns
+from batchscore.tables.base import Change, Conflict, PastVersion, Table, TableVersion, file_statistics, new_columns
 
 DEFAULT_CHECKPOINT_INTERVAL = 10  # versions; Delta's own default
 DEFAULT_INDEXED_COLUMNS = 32  # Delta's own default of delta.dataSkippingNumIndexedCols
@@ -121,7 +121,7 @@ class DeltaOutput(Table):
             self._table.alter.add_columns(new, commit_properties=_properties({}), post_commithook_properties=NO_HOOKS)
             return False
         self._table.create_write_transaction(
-            [*_adds(change.files), *removes],
+            [*_adds(change.files, data_change=not change.moves_data), *removes],
             mode,
             schema,
             list(self.snapshot.partition_by),
@@ -135,7 +135,7 @@ class DeltaOutput(Table):
         """Delta's own RESTORE, as a commit on this version."""
         self._table.restore(version, commit_properties=_properties(metadata), post_commithook_properties=NO_HOOKS)
 
-    def fence(self, run_id: str) -> None:
+    def fence(self, run_id: str, by: str = "") -> None:
         """A transaction action that names the run, and no data."""
         # Without `last_updated` a retention for transactions would drop the fence.
         action = Transaction(FENCE_PREFIX + run_id, 1, int(time.time() * 1000))
@@ -145,7 +145,9 @@ class DeltaOutput(Table):
                 "append",
                 DeltaSchema.from_json(self._table.schema().to_json()),
                 commit_properties=CommitProperties(
-                    max_commit_retries=0, app_transactions=[action], custom_metadata={"batchscore.fenced": run_id}
+                    max_commit_retries=0,
+                    app_transactions=[action],
+                    custom_metadata={FENCED_KEY: run_id, FENCED_BY_KEY: by},
                 ),
                 post_commithook_properties=NO_HOOKS,
             )
@@ -159,6 +161,21 @@ class DeltaOutput(Table):
     def versions(self, limit: int | None = None) -> tuple[TableVersion, ...]:
         """The commits that the log still lists."""
         return tuple(_version(entry) for entry in self._table.history(limit=limit))
+
+    def past(self) -> Iterator[PastVersion]:
+        """The versions that the log can still put together."""
+        # A newest version of which a checkpoint alone is left is in no history.
+        commits = {commit.version: commit for commit in self.versions()}
+        own = commits.get(self.version, TableVersion(self.version, "", "", {}))
+        yield PastVersion(own, _sizes(self._table))
+        for commit in commits.values():
+            if commit.version >= self.version:
+                continue
+            try:
+                table = _at(self.uri, self._table, commit.version)
+            except InputError:  # no checkpoint lies before it any more, nor before older ones
+                return
+            yield PastVersion(commit, _sizes(table))
 
     def mentioned(self, paths: Collection[str]) -> set[str]:
         """Those that are active, or were added or removed by a commit not older than they are."""
@@ -185,13 +202,22 @@ class DeltaOutput(Table):
         interval = int(settings.get("delta.checkpointInterval", DEFAULT_CHECKPOINT_INTERVAL))
         if version % interval or not version:
             return
+        faults.reached("checkpoint.begin")
         self._table.create_checkpoint()
+        faults.reached("checkpoint.end")
         if settings.get("delta.enableExpiredLogCleanup", "true").lower() == "true":
             self._table.cleanup_metadata()
 
     def undo(self, version: int) -> str:
         """Spark's statement."""
         return f"RESTORE TABLE delta.`{self.uri}` TO VERSION AS OF {version}"
+
+
+def _sizes(table: DeltaTable) -> dict[str, int]:
+    """Bytes of the active files by path."""
+    actions = table_of(table.get_add_actions())
+    paths = (unquote(path) for path in actions.column("path").to_pylist())
+    return dict(zip(paths, actions.column("size_bytes").to_pylist(), strict=True))
 
 
 def _at(uri: str, newest: DeltaTable, version: int) -> DeltaTable:
@@ -230,7 +256,7 @@ def _field(column: Column) -> Field:
     return Field.from_json(json.dumps(facts))
 
 
-def _adds(files: Sequence[StagedFile]) -> list[AddAction]:
+def _adds(files: Sequence[StagedFile], *, data_change: bool = True) -> list[AddAction]:
     now = int(time.time() * 1000)
     return [
         AddAction(
@@ -238,7 +264,7 @@ def _adds(files: Sequence[StagedFile]) -> list[AddAction]:
             size=file.size,
             partition_values=dict(file.unit),
             modification_time=now,
-            data_change=True,
+            data_change=data_change,
             stats=delta_stats(file),
         )
         for file in files
@@ -271,7 +297,7 @@ def _removal(
         return "overwrite", filters, []
     vectors = [file.path for file in change.removed if file.deleted]
     if not vectors:
-        return "append", None, [_remove(file) for file in change.removed]
+        return "append", None, [_remove(file, data_change=not change.moves_data) for file in change.removed]
     if len(change.removed) == table_of(table.get_add_actions()).num_rows:
         return "overwrite", None, []  # all that is active goes
     raise inexpressible(uri, listed(vectors, 3))
@@ -286,8 +312,8 @@ def inexpressible(uri: str, found: str) -> SettingsError:
     )
 
 
-def _remove(file: ActiveFile) -> RemoveAction:
-    return RemoveAction(file.path, True, int(time.time() * 1000), file.size, dict(file.unit))
+def _remove(file: ActiveFile, *, data_change: bool) -> RemoveAction:
+    return RemoveAction(file.path, data_change, int(time.time() * 1000), file.size, dict(file.unit))
 
 
 def exact_filter(units: Collection[UnitValues] | None, columns: Schema, partition_by: Sequence[str]) -> Filter | None:

@@ -20,9 +20,17 @@ import pyarrow.fs as pafs
 
 from batchscore.arrow.filesystem import open_filesystem, write_durably
 from batchscore.arrow.snapshot import ActiveFile, Snapshot
-from batchscore.contracts import RUN_KEY, OutputFormat, StagedFile
+from batchscore.contracts import (
+    FENCED_BY_KEY,
+    FENCED_KEY,
+    RUN_COLUMN,
+    RUN_KEY,
+    ColumnStats,
+    OutputFormat,
+    StagedFile,
+)
 from batchscore.errors import InputError, SettingsError, UnavailableError, listed
-from batchscore.tables.base import Change, Conflict, Table, TableVersion, file_statistics, new_columns
+from batchscore.tables.base import Change, Conflict, PastVersion, Table, TableVersion, file_statistics, new_columns
 from batchscore.tables.places import Held, Place, place_of
 from batchscore.tables.pointer import POINTER, PointedFile, Pointer, from_json, to_json, version_path
 
@@ -87,6 +95,11 @@ class ParquetOutput(Table):
         )
         _swap(uri, _place(uri), pointer, None)
 
+    @property
+    def pointer(self) -> Pointer:
+        """What this version says of itself."""
+        return self._pointer
+
     @cached_property
     def snapshot(self) -> Snapshot:
         """The columns; such a table demands nothing else of a writer."""
@@ -111,7 +124,7 @@ class ParquetOutput(Table):
             raise ValueError(f"version {pointer.version} does not hold all of the {len(removed)} files to remove")
         self._commit(
             replace(
-                self._next("publish", run_id, change.metadata),
+                self._next(change.operation, run_id, change.metadata),
                 columns=(*pointer.columns, *new_columns(change, pointer.columns)),
                 files=(*kept, *_added(change.files, run_id)),
             )
@@ -133,9 +146,9 @@ class ParquetOutput(Table):
             )
         )
 
-    def fence(self, run_id: str) -> None:
+    def fence(self, run_id: str, by: str = "") -> None:
         """Commits the run's name among those that may no longer publish."""
-        following = self._next("fence", run_id, {"batchscore.fenced": run_id})
+        following = self._next("fence", run_id, {FENCED_KEY: run_id, FENCED_BY_KEY: by})
         try:
             self._commit(replace(following, fences={**self._pointer.fences, run_id: following.committed_at}))
         except OSError as error:
@@ -148,11 +161,16 @@ class ParquetOutput(Table):
     def versions(self, limit: int | None = None) -> tuple[TableVersion, ...]:
         """This version and those that the chain reaches."""
         found: list[TableVersion] = []
-        for pointer in self._chain():
+        for pointer in self.pointers():
             if limit is not None and len(found) >= limit:
                 break
-            found.append(TableVersion(pointer.version, pointer.committed_at, pointer.operation, dict(pointer.metadata)))
+            found.append(_commit_of(pointer))
         return tuple(found)
+
+    def past(self) -> Iterator[PastVersion]:
+        """The versions that the chain reaches."""
+        for pointer in self.pointers():
+            yield PastVersion(_commit_of(pointer), {file.path: file.size for file in pointer.files}, pointer.path)
 
     def mentioned(self, paths: Collection[str]) -> set[str]:
         """Those that a version names which is not older than the files themselves."""
@@ -164,7 +182,7 @@ class ParquetOutput(Table):
         if not written:
             return found
         since = min(written).astimezone(UTC) - CLOCK_SKEW
-        for pointer in self._chain():
+        for pointer in self.pointers():
             if datetime.fromisoformat(pointer.committed_at) < since:
                 break
             found |= wanted & {file.path for file in pointer.files}
@@ -179,7 +197,7 @@ class ParquetOutput(Table):
 
     # --- versions ------------------------------------------------------------------------------------------
 
-    def _chain(self) -> Iterator[Pointer]:
+    def pointers(self) -> Iterator[Pointer]:
         """This version, then each one before it, as far as their files are kept."""
         filesystem, root = open_filesystem(self.uri)
         pointer: Pointer | None = self._pointer
@@ -189,7 +207,7 @@ class ParquetOutput(Table):
 
     def _at(self, version: int) -> Pointer:
         oldest = self.version
-        for pointer in self._chain():
+        for pointer in self.pointers():
             if pointer.version == version:
                 return pointer
             oldest = pointer.version
@@ -225,6 +243,10 @@ class ParquetOutput(Table):
         if self._held is None:
             raise ValueError(f"version {self._pointer.version} is not the newest: nothing can follow it")
         _swap(self.uri, self._place, pointer, self._held)
+
+
+def _commit_of(pointer: Pointer) -> TableVersion:
+    return TableVersion(pointer.version, pointer.committed_at, pointer.operation, dict(pointer.metadata))
 
 
 def _place(uri: str) -> Place:
@@ -280,8 +302,19 @@ def _forget(uri: str, path: str) -> None:
 
 def _added(files: Sequence[StagedFile], run_id: str) -> tuple[PointedFile, ...]:
     return tuple(
-        PointedFile(file.path, file.size, file.rows, run_id, file.unit, file_statistics(file)) for file in files
+        PointedFile(file.path, file.size, file.rows, _run_of(file) or run_id, file.unit, file_statistics(file))
+        for file in files
     )
+
+
+def _run_of(file: StagedFile) -> str:
+    """The run whose rows a file holds by its statistics: a rewritten file's is not the commit's; '' where unproved."""
+    return next((str(stats.minimum) for stats in file.stats if _proves_run(stats, file.rows)), "")
+
+
+def _proves_run(stats: ColumnStats, rows: int) -> bool:
+    same = stats.minimum is not None and stats.minimum == stats.maximum
+    return stats.name == RUN_COLUMN and same and not stats.null_count and rows > 0
 
 
 def _suffix(name: str) -> str:

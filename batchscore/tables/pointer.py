@@ -60,7 +60,7 @@ class Pointer:
         path: of this version's own file, relative to the table's root.
         previous: of the version before; None for the first.
         committed_at: ISO 8601 in UTC.
-        operation: ``publish``, ``restore`` or ``fence``.
+        operation: ``publish``, ``restore``, ``fence``, ``retain`` or ``forget``.
         metadata: the text that the commit carries.
         columns: all columns, partition columns included.
         partition_by: partition columns; they are in the files, too.

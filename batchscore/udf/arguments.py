@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from batchscore.documents import DocumentError, read_yaml_file
 from batchscore.errors import SettingsError, nearest
 from batchscore.models.mlmodel import Document
 
 LOCAL = "local"
 ENVIRONMENTS = (LOCAL, "uv")
+MAX_CONFIG_BYTES = 1_000_000
 
 
 def environment_of(env_manager: str | None, prebuilt_env_uri: str | None) -> str:
@@ -88,8 +88,8 @@ def config_of(model_config: str | Path | Mapping[str, Any] | None, document: Doc
 
 def _read(path: str | Path) -> Mapping[str, Any]:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = read_yaml_file(Path(path), MAX_CONFIG_BYTES)
+    except (OSError, DocumentError) as error:
         raise SettingsError("the file of model_config cannot be read", found=error) from error
     if not isinstance(content, Mapping):
         raise SettingsError("the file of model_config holds no mapping", found=path)

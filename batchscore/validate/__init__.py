@@ -23,6 +23,7 @@ from batchscore.validate.expectations import (
 )
 from batchscore.validate.frames import PandasColumns
 from batchscore.validate.keys import fits
+from batchscore.validate.replayed import check_replayed
 from batchscore.validate.staged import open_staged
 from batchscore.validate.suite import check_columns, load_suite
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MEMORY_BUDGET_BYTES",
     "check_columns",
+    "check_replayed",
     "judge",
     "leave_out",
     "load_suite",

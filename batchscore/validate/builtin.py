@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.arrow.values import array_of, scalar_of
-from batchscore.contracts import PREDICTION, Check, OutputColumn, ScoringPlan, StagedOutput
+from batchscore.arrow.checks import Wrong, any_null, not_finite, unknown_class
+from batchscore.contracts import Check, ScoringPlan, StagedOutput
 from batchscore.errors import MAX_ITEMS, bounded
-from batchscore.schema import FLOATS, INTEGERS, element_of
+from batchscore.schema import is_float, label_column
 from batchscore.validate.frames import PandasColumns
 from batchscore.validate.keys import Words, duplicates, fits, key_words, without_null_keys
 from batchscore.validate.staged import READ_THREADS, StagedTable
-
-Wrong = Callable[[pa.Array], pa.Array]
 
 
 @dataclass
@@ -130,7 +128,7 @@ def check_rows(
 ) -> tuple[Check, ...]:
     """Row counts, keys, predictions and classes."""
     keys = _keys(plan, output)
-    judged = [_count_check(staged, output, looked.rows), *(check.check() for check in looked.checks)]
+    judged = [_count_check(plan, staged, output, looked.rows), *(check.check() for check in looked.checks)]
     if plan.keys_unique and keys:
         judged.append(_unique_check(output, keys, memory_budget_bytes, looked.words))
     return tuple(judged)
@@ -140,15 +138,19 @@ def _keys(plan: ScoringPlan, output: StagedTable) -> tuple[str, ...]:
     return tuple(key for key in plan.task.keys if key in {column.name for column in output.columns})
 
 
-def _count_check(staged: StagedOutput, output: StagedTable, seen: int) -> Check:
+def _count_check(plan: ScoringPlan, staged: StagedOutput, output: StagedTable, seen: int) -> Check:
     stated = sum(file.rows for file in staged.files)
+    left_out = staged.rows_quarantined + staged.rows_filtered
     counts = {
-        "read": staged.rows_read - staged.bad_count,
+        "read, not filtered and not quarantined": staged.rows_read - left_out,
         "staged": staged.rows_staged,
         "in the files by the tasks": stated,
         "in the files by their footers": sum(output.rows),
         "read back": seen,
     }
+    planned = [split.rows for task in plan.tasks for split in task]
+    if planned and min(planned) >= 0:
+        counts["planned, not filtered and not quarantined"] = sum(planned) - left_out
     wrong_files = [
         f"{file.path}: {rows} rows instead of {file.rows}"
         for file, rows in zip(output.files, output.rows, strict=True)
@@ -166,60 +168,18 @@ def _row_checks(plan: ScoringPlan, keys: Sequence[str]) -> list[_RowCheck]:
         checks += [_RowCheck(f"keys_not_null({key})", key, pc.is_null, "no nulls") for key in keys]
     outputs = [column for column in plan.task.columns if column.origin == "model"]
     for column in outputs:
-        if _is_float(column.type):
+        if is_float(column.type):
             checks.append(
-                _RowCheck(f"predictions_finite({column.name})", column.name, _not_finite, "all finite, no nulls")
+                _RowCheck(f"predictions_finite({column.name})", column.name, not_finite, "all finite, no nulls")
             )
         else:
-            checks.append(_RowCheck(f"predictions_not_null({column.name})", column.name, _any_null, "no nulls"))
-    label = _label_column(outputs)
+            checks.append(_RowCheck(f"predictions_not_null({column.name})", column.name, any_null, "no nulls"))
+    label = label_column(outputs)
     if plan.model.classes and label is not None:
-        known = _unknown_class(plan.model.classes, label.type)
+        known = unknown_class(plan.model.classes, label.type)
         text = f"within the {len(plan.model.classes)} known classes"
         checks.append(_RowCheck(f"classes_known({label.name})", label.name, known, text))
     return checks
-
-
-def _is_float(type_name: str) -> bool:
-    element = element_of(type_name)
-    return type_name in FLOATS if element is None else _is_float(element)
-
-
-def _label_column(outputs: Sequence[OutputColumn]) -> OutputColumn | None:
-    """The column that holds class labels; a float output may be a probability and is not taken for one."""
-    labels = [column for column in outputs if column.type in (*INTEGERS, "string", "boolean")]
-    named = [column for column in labels if column.name == PREDICTION] or labels
-    return named[0] if len(named) == 1 else None
-
-
-def _not_finite(values: pa.Array) -> pa.Array:
-    if not pa.types.is_list(values.type):
-        return pc.invert(pc.fill_null(pc.is_finite(values), scalar_of(False, pa.bool_())))
-    return _rows_with(values, _not_finite)
-
-
-def _any_null(values: pa.Array) -> pa.Array:
-    return _rows_with(values, _any_null) if pa.types.is_list(values.type) else pc.is_null(values)
-
-
-def _rows_with(values: pa.ListArray, wrong: Wrong) -> pa.Array:
-    """Marks the rows that are null or hold an element that ``wrong`` marks."""
-    marks = values.is_null()
-    at_fault = pc.filter(pc.list_parent_indices(values), wrong(pc.list_flatten(values)))
-    if len(at_fault) == 0:
-        return marks
-    rows = array_of(range(len(values)), pa.int64())
-    return pc.or_(marks, pc.is_in(rows, at_fault.cast(pa.int64())))
-
-
-def _unknown_class(classes: Sequence[str], type_name: str) -> Wrong:
-    folded = type_name == "boolean"  # Arrow writes true, Python True
-    known = array_of([label.casefold() if folded else label for label in classes], pa.string())
-
-    def wrong(values: pa.Array) -> pa.Array:
-        return pc.and_(values.is_valid(), pc.invert(pc.is_in(values.cast(pa.string()), known)))
-
-    return wrong
 
 
 def _unique_check(

@@ -35,6 +35,8 @@ _TEMPORAL = ("date", "timestamp", "timestamp_ntz")
 _NOT_EQUAL = ("!=", "NOT_IN")
 
 
+# Runs side by side import it once; what is changed for the import is the process's own.
+_ONE_IMPORTS = threading.Lock()
 # What the package shall not find in this process; see :func:`leave_out`.
 _hidden: set[str] = set()
 
@@ -51,7 +53,7 @@ def leave_out(*, spark: bool) -> None:
 def _import() -> Any:  # noqa: ANN401  # the package publishes no types
     # Read when the package is imported: it would send what it evaluates.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    with main_with_a_file(), lean.imports(_hidden):
+    with _ONE_IMPORTS, main_with_a_file(), lean.imports(_hidden):
         package = importlib.import_module("great_expectations")
     shorten()
     return package

@@ -26,10 +26,10 @@ mlflow.pyfunc.save_model(
 """
 
 
-def bad_model(job: Job, body: str) -> str:
-    """The folder of a model whose ``predict`` runs ``body``, where ``rows`` is the number of rows it was given."""
+def bad_model(job: Job, body: str) -> tuple[str, ...]:
+    """Flags that name a model whose ``predict`` runs ``body``, where ``rows`` is the number of rows it was given."""
     folder = job.folder / "bad_model"
     subprocess.run(
         [sys.executable, "-c", MODELS.format(body=body), folder], check=True, capture_output=True, timeout=120
     )
-    return str(folder)
+    return ("--model", str(folder), "--allow-path", str(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -110,3 +111,14 @@ def scored(published: Job, tmp_path: Path) -> Job:
     """A copy of the demo after its first run."""
     shutil.copytree(published.folder, tmp_path / "job")
     return Job(tmp_path / "job")
+
+
+@pytest.fixture
+def own(job: Job) -> Job:
+    """The demo after its first run, with model and input in its own folder: both may be changed."""
+    (folder,) = (path.parent for path in (job.folder / "models").rglob("MLmodel"))
+    with sqlite3.connect(job.folder / "mlruns.db") as database:
+        database.execute("UPDATE model_versions SET source = :to, storage_location = :to", {"to": folder.as_uri()})
+    done = job.run()
+    assert done.returncode == 0, done.stderr
+    return job

@@ -20,6 +20,7 @@ from tests.e2e.conftest import ROWS, Job
 from tests.factories.delta import active_adds, delete_rows, set_properties
 
 pytestmark = pytest.mark.e2e
+NO_QUARANTINE = ("--set", "quarantine.max_fraction=0")
 
 
 def refused(job: Job, code: int, *words: str, arguments: tuple[object, ...] = (), **environment: str) -> dict:
@@ -33,7 +34,8 @@ def refused(job: Job, code: int, *words: str, arguments: tuple[object, ...] = ()
     for word in words:
         assert word in text, f"{word!r} is not in {text}"
     assert len(text) < 10_000
-    visible = {name for name in job.files() - before if "__runs" not in name and "_batchscore/" not in name}
+    beside = ("__runs", "__quarantine", "_batchscore/")
+    visible = {name for name in job.files() - before if not any(part in name for part in beside)}
     assert not visible, f"left behind: {visible}"
     return document
 
@@ -92,6 +94,14 @@ def test_a_model_file_that_is_gone(job):
 
 
 # --- the input ---------------------------------------------------------------------------------------------
+
+
+def test_a_model_folder_that_nobody_allowed(job):
+    (path,) = (job.folder / "models").rglob("*.pkl")
+    arguments = ("--config", job.settings, "--model", path.parent)
+    refused(job, 2, "would run code", "--allow-path", "registry.allowed_paths", arguments=arguments)
+    allowed = ("--set", f"registry.allowed_paths=[{job.folder / 'models'}]", "--set", "validation.suite=null")
+    assert job.run(*arguments, *allowed).returncode == 0
 
 
 def test_an_input_that_is_not_there(unscored):
@@ -183,7 +193,7 @@ def test_a_null_key(job):
         )
 
     rewrite(job, blank)
-    refused(job, 4, "transaction_id", "null")
+    refused(job, 4, "transaction_id", "null", arguments=NO_QUARANTINE)
 
 
 def test_a_duplicate_key_in_the_last_row_of_the_last_file(job):
@@ -214,7 +224,7 @@ def test_a_row_that_cannot_be_cast_is_named_by_its_key(job):
 
     rewrite(job, without_hour)
     last = pq.read_table(sorted(sorted(job.data.iterdir())[-1].glob("*.parquet"))[-1], partitioning=None)
-    refused(job, 4, "hour", str(last["transaction_id"][-1].as_py()))
+    refused(job, 4, "hour", str(last["transaction_id"][-1].as_py()), arguments=NO_QUARANTINE)
 
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -308,7 +318,7 @@ def test_an_old_java(job):
     ids=["too few rows", "strings", "NaN", "raises", "good"],
 )
 def test_a_model_that_misbehaves(job, body, code, words):
-    arguments = ("--config", job.settings, "--model", bad_model(job, body))
+    arguments = ("--config", job.settings, *bad_model(job, body))
     if code:
         refused(job, code, *words, arguments=arguments)
     else:
@@ -317,7 +327,7 @@ def test_a_model_that_misbehaves(job, body, code, words):
 
 def test_memory_that_runs_out_halves_the_batch_once(job):
     body = "if rows > 120: raise MemoryError('no room')\n        return [0.05] * rows"
-    arguments = ("--config", job.settings, "--model", bad_model(job, body))
+    arguments = ("--config", job.settings, *bad_model(job, body))
     done = job.run(*arguments, "--set", "scoring.batch_rows=200")
     assert done.returncode == 0, done.stderr
     assert "once more, with 100" in done.stderr
@@ -327,7 +337,7 @@ def test_memory_that_runs_out_halves_the_batch_once(job):
 
 def test_memory_that_runs_out_again_names_both_sizes(job):
     model = bad_model(job, "if rows > 10: raise MemoryError('no room')\n        return [0.05] * rows")
-    arguments = ("--config", job.settings, "--model", model, "--set", "scoring.batch_rows=80")
+    arguments = ("--config", job.settings, *model, "--set", "scoring.batch_rows=80")
     refused(job, 7, "batches of 40 rows", "before with 80", "scoring.batch_rows", arguments=arguments)
 
 
@@ -347,7 +357,7 @@ def test_units_that_cannot_be_replaced_together_are_refused_before_scoring(job):
 def test_ctrl_c_leaves_nothing_visible_and_no_process(job, runner, alive):
     """``alive``: the processes that there are once a worker scores: Spark's are driver, JVM, daemon and worker."""
     model = bad_model(job, "import pathlib; pathlib.Path('/proc/self/comm').write_text('scoring'); time.sleep(60)")
-    command = [sys.executable, "-m", "batchscore", "run", "--config", job.settings, "--model", model]
+    command = [sys.executable, "-m", "batchscore", "run", "--config", job.settings, *model]
     running = subprocess.Popen(
         [*command, "--runner", runner],
         cwd=job.folder,

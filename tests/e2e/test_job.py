@@ -76,6 +76,34 @@ def test_only_a_changed_day_is_scored_again(scored):
     assert after.filter(changed)["ds"].unique().to_pylist() == [before.filter(changed)["ds"][0].as_py()]
 
 
+INTERRUPTED = """
+import sys
+from batchscore import pipeline
+from batchscore.config import load
+from batchscore.contracts import RunOptions
+
+def on_event(event):
+    if event.get("stage") == sys.argv[1]:
+        raise KeyboardInterrupt
+
+try:
+    pipeline.run(load("conf/fraud_detection.yaml", {"scoring.runner": "local"}), RunOptions(), on_event)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize(("stage", "state", "rows"), [("publish", "interrupted", 0), ("record", "published", ROWS)])
+def test_the_ledger_knows_on_which_side_of_the_commit_a_run_was_interrupted(job, stage, state, rows):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, stage], cwd=job.folder, env=job.environment, check=False, timeout=120
+    )
+    assert done.returncode == 130
+    (run,) = job.history()["runs"]
+    assert (run["state"], run["rows"]) == (state, rows)
+    assert job.table.exists() == (stage == "record") or not (job.table / "_delta_log").exists()
+
+
 def test_force_scores_again(scored):
     done = scored.run("--force", "--partition", f"ds={sorted(scored.data.iterdir())[0].name[3:]}")
     assert done.returncode == 0, done.stderr
@@ -202,6 +230,8 @@ def test_a_model_without_a_signature_takes_it_from_the_settings(job):
         "--config",
         job.settings,
         "--model",
+        folder,
+        "--allow-path",
         folder,
         "--set",
         "validation.suite=null",

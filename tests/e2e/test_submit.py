@@ -78,7 +78,7 @@ def test_on_a_cluster_whose_executors_have_no_checkout(job, published, cluster):
 def test_workers_of_a_cluster_that_are_killed_for_memory_get_half_the_batch(job, cluster):
     """SIGKILL is what the kernel's out-of-memory killer, YARN and Kubernetes send."""
     body = "if rows > 120: import os; os.kill(os.getpid(), 9)\n        return [0.05] * rows"
-    arguments = ("--config", job.settings, "--model", bad_model(job, body), "--set", "scoring.batch_rows=200")
+    arguments = ("--config", job.settings, *bad_model(job, body), "--set", "scoring.batch_rows=200")
     done = on_cluster(job, cluster, *arguments)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "once more, with 100" in done.stdout, "spark-submit sends what a script says there"

@@ -193,7 +193,7 @@ def stage_table(plan: ScoringPlan, unit: UnitValues, table: pa.Table) -> StagedF
     folder = data_folder(plan.task.output_format, plan.run_id, unit)
     if plan.task.output_format == "parquet":
         table = with_partitions(plan, unit, table)
-    name = f"part-{plan.run_id}-{uuid.uuid4().hex[:8]}.parquet"
+    name = f"part-00000-{plan.run_id}-{uuid.uuid4().hex[:12]}.zstd.parquet"
     relative = f"{folder}/{name}" if folder else name
     filesystem, root = open_filesystem(plan.target.uri)
     make_folder(filesystem, f"{root}/{folder}")
@@ -220,7 +220,7 @@ def with_partitions(plan: ScoringPlan, unit: UnitValues, table: pa.Table) -> pa.
 def staged_output(files: Iterable[StagedFile]) -> StagedOutput:
     found = tuple(files)
     rows = sum(file.rows for file in found)
-    return StagedOutput(found, rows, rows, 0, (), 0.0, 0)
+    return StagedOutput(found, rows, rows, (), 0.0, 0)
 
 
 def offer(

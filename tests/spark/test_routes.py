@@ -70,6 +70,7 @@ def run(model, source, target, **changes):
         "input": {"path": str(source), **changes.pop("input", {})},
         "output": {"path": str(target), "keys": ["id"], "carry": ["*"], **changes.pop("output", {})},
         "spark": {"master": "local[2]"},
+        "registry": {"allowed_paths": [model]},
         **changes,
     }
     return pipeline.run(JobConfig.model_validate(settings), RunOptions())
@@ -102,6 +103,7 @@ def test_both_ways_give_equal_tables(spark, model, tmp_path, write):
                 "model": {"name": model},
                 "input": {"path": str(source), "where": "n + 0 > 10"},
                 "output": {"path": str(tmp_path / "frame"), "keys": ["id"]},
+                "registry": {"allowed_paths": [model]},
             }
         ),
         RunOptions(),

@@ -22,6 +22,7 @@ from batchscore.config import JobConfig
 from batchscore.contracts import RunOptions
 from batchscore.engines import sparkml
 from batchscore.errors import BadRowsError, InputError, ModelError, SettingsError
+from batchscore.record.quarantine import examples
 
 pytestmark = pytest.mark.spark
 ROWS = 400
@@ -97,6 +98,7 @@ def settings(model, folder, rows, **changes):
             "input": {"path": str(folder / "source")},
             "output": {"path": str(folder / "out"), "keys": ["id"], "carry": ["*"]},
             "spark": {"master": "local[2]"},
+            "registry": {"allowed_paths": [model]},
             **changes,
         }
     )
@@ -151,14 +153,22 @@ def test_an_array_column_is_the_vector(spark, saved, tmp_path):
     assert found["prediction"].to_pylist() == fitted.transform(frame).toArrow().sort_by("id")["prediction"].to_pylist()
 
 
-def test_rows_that_cannot_be_cast_are_named(saved, tmp_path):
+def test_a_row_that_cannot_be_cast_goes_to_the_quarantine(saved, tmp_path):
     rows = table()
     numbers = rows["n"].to_pylist()
     numbers[17] = None
     rows = rows.set_column(1, "n", pa.array(numbers, pa.int32()))
+    record = pipeline.run(settings(saved["logistic"][0], tmp_path, rows), RunOptions())
+    assert (record.rows, record.rows_quarantined) == (ROWS - 1, 1)
+    (row,) = examples(str(tmp_path / "out"), record.run_id, 10)
+    assert (row.row["id"], row.reason, row.column) == (str(2**60 + 17), "null", "n")
+
+
+def test_more_rows_that_cannot_be_cast_than_allowed_are_named(saved, tmp_path):
+    rows = table().set_column(1, "n", pa.array([None] * ROWS, pa.int32()))
     with pytest.raises(BadRowsError) as raised:
         pipeline.run(settings(saved["logistic"][0], tmp_path, rows), RunOptions())
-    assert f"id={2**60 + 17}: column n" in raised.value.text()
+    assert f"id={2**60}: column n" in raised.value.text()
     assert not (tmp_path / "out" / "_delta_log").exists()
 
 

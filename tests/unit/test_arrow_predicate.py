@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.arrow.predicate import common_type, expression
+from batchscore.arrow.predicate import common_type, mask
 from batchscore.arrow.types import to_arrow
 from batchscore.contracts import And, Column, Compare, Constant, IsIn, IsNull, Not, Or, predicate_columns
 
@@ -124,13 +124,13 @@ def test_keeps_exactly_the_rows_that_are_true(predicate, rows):
     columns = [pa.array([row[c.name] for row in rows], type=to_arrow(c.type)) for c in COLUMNS]
     numbers = pa.array(range(len(rows)), type=pa.int64())
     batch = pa.RecordBatch.from_arrays([*columns, numbers], names=[*(c.name for c in COLUMNS), "row"])
-    kept = batch.filter(expression(predicate, COLUMNS))["row"].to_pylist()
+    kept = batch.filter(mask(predicate, batch, COLUMNS))["row"].to_pylist()
     assert kept == [index for index, row in enumerate(rows) if oracle(predicate, row) is True]
 
 
 def test_a_column_that_is_not_read_is_an_error():
     with pytest.raises(ValueError, match="not among the columns"):
-        expression(IsNull("zz"), COLUMNS)
+        mask(IsNull("zz"), pa.RecordBatch.from_pydict({"zz": [1]}), COLUMNS)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import subprocess
 import sys
 from decimal import Decimal
@@ -141,8 +142,10 @@ def test_a_type_that_does_not_widen_is_an_error(tmp_path):
 def test_the_predicate_keeps_rows_and_drops_empty_batches(tmp_path):
     path = write(pa.table({"a": range(100)}), tmp_path / "a.parquet")
     keep = Compare("a", ">=", Constant(95, "integer"))
-    batches = list(read_split(whole(path), str(tmp_path), (Column("a", "long"),), keep, 10))
+    seen: list[int] = []
+    batches = list(read_split(whole(path), str(tmp_path), (Column("a", "long"),), keep, 10, on_rows=seen.append))
     assert [batch.num_rows for batch in batches] == [5]
+    assert seen == [10] * 10
 
 
 def test_a_predicate_on_a_partition_value(tmp_path):
@@ -174,9 +177,13 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_file_that_changed_since_it_was_pinned_is_an_error(tmp_path):
     path = write(pa.table({"a": [1, 2]}), tmp_path / "a.parquet")
     footer = read_footer(pa.fs.LocalFileSystem(), str(path))
-    facts = {"file_size": footer.size, "stamp": f"12345:{footer.digest}"}
+    facts = {"file_size": footer.size, "stamp": f"{path.stat().st_mtime_ns}:{footer.digest}"}
     assert read(path, {"a": "long"}, **facts).num_rows == 2
+    other_time = {**facts, "stamp": f"12345:{footer.digest}"}
+    with pytest.raises(InputError, match=r"changed after planning\n  found: another modification time"):
+        read(path, {"a": "long"}, **other_time)
     write(pa.table({"a": [1, 3]}), path)
+    os.utime(path, ns=(0, int(facts["stamp"].partition(":")[0])))
     assert path.stat().st_size == footer.size
     with pytest.raises(InputError, match="changed after planning"):
         read(path, {"a": "long"}, **facts)
@@ -219,10 +226,11 @@ def test_memory_does_not_grow_with_a_row_group(tmp_path):
 LIGHT = """
 import sys
 from batchscore.arrow.splits import read_split
-from batchscore.contracts import Column, Split
+from batchscore.contracts import Column, Compare, Constant, Split
 columns = (Column("a", "long"), Column("x", "double"), Column("ds", "date"), Column("later", "string"))
 split = Split(sys.argv[1], -1, None, (("ds", "2026-11-21"),), 0)
-print([batch.num_rows for batch in read_split(split, "/", columns, None, 10)])
+keep = Compare("x", ">=", Constant("0.5", "decimal(2,1)"))
+print([batch.num_rows for batch in read_split(split, "/", columns, keep, 10)])
 print([name for name in ("pandas", "pyspark", "mlflow", "sqlglot", "deltalake") if name in sys.modules])
 """
 
@@ -230,7 +238,7 @@ print([name for name in ("pandas", "pyspark", "mlflow", "sqlglot", "deltalake") 
 def test_a_worker_that_reads_loads_nothing_heavy(tmp_path):
     path = write(pa.table({"a": [1, 2], "x": [0.1, 0.9]}), tmp_path / "a.parquet")
     done = subprocess.run([sys.executable, "-c", LIGHT, str(path)], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[2]", "[]"]
+    assert done.stdout.splitlines() == ["[1]", "[]"]
 
 
 def test_text_stays_a_dictionary_where_the_file_has_one_in_each_row_group(tmp_path):

@@ -39,7 +39,26 @@ from batchscore.errors import SettingsError
 from tests.unit.golden_files import assert_golden
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("run", "plan", "check", "engines", "benchmark", "demo", "history", "show", "doctor")
+COMMANDS = (
+    "run",
+    "plan",
+    "check",
+    "engines",
+    "benchmark",
+    "demo",
+    "history",
+    "show",
+    "doctor",
+    "backfill",
+    "clean",
+    "explain",
+    "reproduce",
+    "quarantine",
+    "replay",
+    "rollback",
+    "retain",
+    "forget",
+)
 HEAVY = ("pyspark", "mlflow", "pandas", "numpy", "pyarrow", "deltalake", "great_expectations", "lightgbm", "sklearn")
 SETTINGS = "model: {name: fraud}\ninput: {path: data}\noutput: {path: out, keys: id}\n"
 
@@ -139,6 +158,7 @@ def test_a_mistyped_name_is_answered_with_near_ones(command, arguments, near):
         ("not_a_number", ("demo", "--rows", "many")),
         ("too_few_rows", ("demo", "--rows", "3")),
         ("no_run_named", ("show",)),
+        ("no_dates", ("backfill", "--model", "fraud", "--to", "2026-01-31")),
     ],
 )
 @pytest.mark.usefixtures("conf")
@@ -356,6 +376,17 @@ def test_plain_progress_prints_a_line_at_most_every_five_seconds():
         "score: 14 tasks",
         "score: 5,000 of 20,000 rows (25 %), 1,000 rows/s, 15 s left",
         "score: 10,000 of 20,000 rows (50 %), 1,000 rows/s, 10 s left",
+    ]
+
+
+def test_parts_of_a_backfill_are_told_as_they_end():
+    stream = io.StringIO()
+    on_event = progress.PlainProgress(stream)
+    on_event({"event": "chunk", "number": 1, "of": 2, "text": "2026-11-01 published: 5 rows", "left": 61.2})
+    on_event({"event": "chunk", "number": 2, "of": 2, "text": "2026-11-02 failed: no", "left": 0.0})
+    assert stream.getvalue().splitlines() == [
+        "1 of 2: 2026-11-01 published: 5 rows; about 61 s left",
+        "2 of 2: 2026-11-02 failed: no",
     ]
 
 

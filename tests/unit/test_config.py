@@ -184,7 +184,10 @@ def test_settings_are_frozen_and_pickle():
         ("not_yaml", BASE + "scoring: {engine: onnx\nspark: 1\n"),
         ("tab", BASE + "scoring:\n\tengine: onnx\n"),
         ("not_settings", "- a\n- b\n"),
-        ("not_built", BASE + "quarantine:\n  rules: [amount > 0]\n"),
+        ("not_built", BASE + "scoring:\n  outputs: [leaf]\n"),
+        ("rule_of_nothing", BASE + "quarantine:\n  rules: [{column: amount}]\n"),
+        ("rule_as_text", BASE + "quarantine:\n  rules: [amount > 0]\n"),
+        ("rule_with_unknown_key", BASE + "quarantine:\n  rules: [{column: amount, rang: [0, 1]}]\n"),
         (
             "several",
             "model: {nam: fraud}\ninput: {path: [a]}\noutput: {path: out, mode: all}\nscoring: {batch_rows: 0}\n",
@@ -211,9 +214,6 @@ def test_a_wrong_override_names_the_command_line(job):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("quarantine.rules", ["amount > 0"]),
-        ("quarantine.max_fraction", 0.5),
-        ("quarantine.max_rows", 10),
         ("model.challengers", ["other/1"]),
         ("model.environment", "virtualenv"),
         ("validation.drift.psi_max", 0.3),

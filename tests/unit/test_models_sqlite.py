@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from batchscore.models import facts, sqlite
 from batchscore.models import registry as client_side
-from batchscore.models import sqlite
 from batchscore.models.reference import parse_reference
 
 
@@ -138,3 +138,54 @@ def test_where_a_version_was_copied_to_goes_before_where_it_came_from(uri, tmp_p
         assert found is not None
         assert found == by_client(f"sqlite:///{copy}", f"m/{version}")
     assert sqlite.locate(f"sqlite:///{copy}", None, parse_reference("m/1")).files == "file:///elsewhere"
+
+
+# --- who registered a version -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(copy):
+    """The registry with what people write into one: users, a run's name, descriptions."""
+    with sqlite3.connect(copy) as database:
+        database.execute("UPDATE model_versions SET user_id = 'ann', description = 'first try' WHERE version = 1")
+        database.execute("UPDATE registered_models SET description = 'scores m' WHERE name = 'm'")
+        database.execute("UPDATE runs SET user_id = 'bob', name = 'nightly', start_time = 1764000000000")
+        database.execute("UPDATE model_versions SET source = 'https://u:secret@host/x' WHERE version = 2")
+    return f"sqlite:///{copy}"
+
+
+@pytest.mark.parametrize("version", ["1", "2", "3", "4", "9", "x"])
+def test_versions_are_described_as_the_client_does(told, version):
+    found = sqlite.describe(told, None, "m", version)
+    assert found is not None
+    assert found == facts.describe(client_side.connect(told, None), told, "m", version)
+
+
+def test_what_is_described(told):
+    found = sqlite.describe(told, None, "m", "1")
+    assert found is not None
+    assert (found.state, found.user, found.description, found.model_description) == (
+        "registered", "ann", "first try", "scores m",
+    )  # fmt: skip
+    assert (found.stage, found.aliases) == ("Production", ("also", "champion"))
+    assert (found.run_user, found.run_name, found.experiment) == ("bob", "nightly", "e")
+    assert found.run_started_at == "2025-11-24T16:00:00Z"
+    assert found.created_at.endswith("Z")
+    other = sqlite.describe(told, None, "m", "2")
+    assert other is not None
+    assert other.source == "https://***@host/x"
+
+
+def test_deleted_and_unknown_versions(told):
+    states = {version: sqlite.describe(told, None, "m", version).state for version in ("5", "9", "x")}
+    assert states == {"5": "deleted", "9": "unknown", "x": "unknown"}
+    assert sqlite.describe(told, None, "none", "1").state == "unknown"
+    by_client = facts.describe(client_side.connect(told, None), told, "m", "5")
+    assert by_client.state == "unknown"  # the client does not tell the two apart
+
+
+def test_other_registries_are_described_by_the_client(told):
+    assert sqlite.describe("http://127.0.0.1:5000", None, "m", "1") is None
+    with sqlite3.connect(told.removeprefix("sqlite:///")) as database:
+        database.execute("UPDATE alembic_version SET version_num = 'newer'")
+    assert sqlite.describe(told, None, "m", "1") is None

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
+from batchscore import manifests
 from batchscore.contracts import RunRecord
 from batchscore.errors import SettingsError
-from batchscore.record import append, history, ledger_uri, rebuild, show
+from batchscore.plan.units import is_live
+from batchscore.publish import commit, inspect
+from batchscore.record import append, history, ledger_uri, rebuild, show, versions_given
 from tests.factories.staging import day, look, make_plan, offer, publish_run, stage
 
 D1, D2 = day("2026-01-01"), day("2026-01-02")
@@ -145,3 +150,51 @@ def test_show_unknown_and_ambiguous(table):
         show(table, "ab")
     with pytest.raises(SettingsError):
         show(table, "")
+
+
+def test_a_ledger_from_before_a_column_is_read_and_goes_on(table):
+    """Columns of the first release; once its file is merged with newer ones, its rows have nulls."""
+    old = record(table, "r1")
+    later = ("detail", "peak_worker_bytes", "model_requested", "backfill")
+    row = {name: value for name, value in asdict(old).items() if name not in later}
+    kinds = {"source_version": pa.int64()}
+    columns = {name: pa.array([value], kinds.get(name)) for name, value in row.items()}
+    write_deltalake(ledger_uri(table), pa.table(columns))
+    assert history(table, 9) == [old]
+    new = record(table, "r2", "2026-01-02T00:00:00+00:00", backfill="backfill-1", model_requested="m@best")
+    append(table, new)
+    assert history(table, 9) == [new, old]
+    DeltaTable(ledger_uri(table)).optimize.compact()
+    assert history(table, 9) == [new, old]
+
+
+def test_the_ledger_remembers_which_version_a_run_was_given(table):
+    publish_run(table, "r1", {D1: "k1"})
+    rows = (
+        record(table, "r2", "2026-01-02T00:00:00+00:00", model_requested="m@best", state="refused"),
+        record(table, "r3", "2026-01-03T00:00:00+00:00", model_requested="m/1"),
+        record(table, "r4", "2026-01-04T00:00:00+00:00", model_requested="other@best", model_name="other"),
+        record(table, "r5", "2026-01-05T00:00:00+00:00", model_requested="m@best", model_version="2"),
+    )
+    for row in rows:
+        append(table, row)
+    given = versions_given(table, "m", lambda asked: asked == "m@best")
+    assert [(item.at[:10], item.version) for item in given] == [("2026-01-05", "2"), ("2026-01-02", "1")]
+    assert "run r5" in given[0].said_by
+
+
+@pytest.mark.parametrize(
+    ("model", "asked"),
+    [({"name": "m", "version": "@best"}, "m@best"), ({"name": "m", "version": "Production"}, "m/Production"),
+     ({"name": "m/7", "version": None}, "m/7"), (None, None)],
+)  # fmt: skip
+def test_rows_from_before_that_are_completed_by_their_manifests(table, model, asked):
+    plan = make_plan(inspect(table), "r1", {D1: "k1"})
+    staged, manifest = offer(plan, [stage(plan, D1, [1])], {D1: "k1"})
+    manifest = replace(manifest, settings={"model": model} if model else {})
+    manifests.write(table, manifest)
+    commit(plan, staged, manifest, is_live=is_live)
+    append(table, record(table, "r1"))
+    texts = []
+    versions_given(table, "m", lambda text: bool(texts.append(text)))
+    assert texts == ([asked] if asked else [])

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -188,3 +189,53 @@ def test_processes_that_nobody_takes_end():
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=TESTS.parent, capture_output=True, text=True, check=True)
     assert gone_within([int(done.stdout)], 5), "its parent is gone"
+
+
+def test_kept_processes_serve_the_next_run_and_another_task(tmp_path):
+    runner = LocalRunner(2, keep=True)
+    first = runner.run_splits(samples.count_rows, samples.scoring_task(), samples.groups_of(1, 2), silent)
+    task = samples.scoring_task(staging=str(tmp_path))
+    with pytest.raises(BadRowsError):
+        runner.run_splits(samples.bad_rows_in_second, task, samples.groups_of(1, 1), silent)
+    second = runner.run_splits(samples.count_rows, samples.scoring_task(), samples.groups_of(3, 4), silent)
+    assert [result.rows_read for result in second] == [3, 4], "an answer of the run that failed is not taken for ours"
+    pids = {result.pid for result in first}
+    assert all(alive(pid) for pid in {result.pid for result in second})
+    assert pids & {result.pid for result in second}, "no process was used again"
+    end_spares()
+    assert gone_within([*pids, *(result.pid for result in second)], 2)
+
+
+def test_a_kept_process_that_died_is_not_used_again():
+    runner = LocalRunner(1, keep=True)
+    (first,) = runner.run_splits(samples.count_rows, samples.scoring_task(), samples.groups_of(1), silent)
+    os.kill(first.pid, signal.SIGKILL)
+    assert gone_within([first.pid], 5)
+    (second,) = runner.run_splits(samples.count_rows, samples.scoring_task(), samples.groups_of(1), silent)
+    assert second.pid != first.pid
+    end_spares()
+
+
+def test_a_worker_that_cannot_be_imported_is_an_error_and_the_process_stays_usable(monkeypatch):
+    runner = LocalRunner(1, keep=True)
+    (before,) = runner.run_splits(samples.count_rows, samples.scoring_task(), samples.groups_of(1), silent)
+    monkeypatch.setattr(samples.first_is_slow, "__module__", "tests.no_such_module")
+    monkeypatch.setitem(sys.modules, "tests.no_such_module", samples)
+    with pytest.raises(BatchscoreError, match="ModuleNotFoundError"):
+        runner.run_splits(samples.first_is_slow, samples.scoring_task(), samples.groups_of(1), silent)
+    (after,) = runner.run_splits(samples.count_rows, samples.scoring_task(), samples.groups_of(5), silent)
+    assert (after.pid, after.rows_read) == (before.pid, 5)
+    end_spares()
+
+
+def test_runs_on_two_threads_share_kept_processes():
+    runner = LocalRunner(1, keep=True)
+    task, rows = samples.scoring_task(), list(range(1, 9))
+    with ThreadPoolExecutor(2) as pool:
+        scored = pool.map(
+            lambda count: runner.run_splits(samples.count_rows, task, samples.groups_of(count), silent), rows
+        )
+        found = [result for (result,) in scored]
+    assert [result.rows_read for result in found] == rows
+    assert len({result.pid for result in found}) <= 2
+    end_spares()

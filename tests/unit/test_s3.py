@@ -9,7 +9,8 @@ import pytest
 from batchscore import s3
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.cli.logs import set_up_logs
-from batchscore.errors import BatchscoreError, InputError, SettingsError, UnavailableError, without_secrets
+from batchscore.errors import BatchscoreError, InputError, SettingsError, UnavailableError
+from batchscore.redaction import redact
 
 SECRET = "wJalrXUtnFEMI-CANARY-EXAMPLEKEY"  # noqa: S105  # no real one
 TOKEN = "FwoGZXIvYXdz-CANARY-TOKEN"  # noqa: S105  # no real one
@@ -196,7 +197,7 @@ def test_an_error_never_holds_a_secret_of_the_environment(environment):
 
 
 def test_session_tokens_of_quoted_requests_are_masked():
-    assert "CANARY" not in without_secrets(REFUSED)
+    assert "CANARY" not in redact(REFUSED)
 
 
 def test_logs_hold_no_secret_either(environment, capsys):

@@ -310,8 +310,8 @@ def test_permission_taken_away_is_no_matter_of_trying_again(table, store):
 
 def entry(table, run_id="r1"):
     kinds = get_type_hints(RunRecord)
-    facts = {name: kind() if kind in {str, int, float} else "published" for name, kind in kinds.items()}
-    return RunRecord(**facts | {"run_id": run_id, "table": table})
+    facts = {name: kind() if kind in {str, int, float} else None for name, kind in kinds.items()}
+    return RunRecord(**facts | {"run_id": run_id, "table": table, "state": "published"})
 
 
 def test_the_ledger_is_written_and_read(table):

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchscore.arrow.types import from_arrow
-from batchscore.contracts import Binding, Column, IsNull, ModelInput, OutputColumn
+from batchscore.contracts import Binding, Column, IsNull, ModelInput, OutputColumn, ReasonCount
 from batchscore.errors import InputError, ModelError
 from batchscore.score.core import coded_columns, score_batch
+from batchscore.score.quarantine import samples
 from batchscore.score.writer import MAX_OPEN_FILES, StagedWriter
 from tests.factories import values
 
@@ -37,7 +38,7 @@ def batch(ids, amounts, **more):
 def test_a_scored_batch_has_keys_predictions_and_lineage(tmp_path):
     big = 2**53 + 1
     scored = score_batch(batch([1, big], [1.5, 2.5]), values.task(str(tmp_path)), Doubling())
-    assert scored.bad_count == 0
+    assert (scored.left_out, scored.counts) == ((), ())
     assert scored.table.schema.names == ["id", "prediction", "_model", "_model_version", "_run_id", "_scored_at"]
     assert scored.table.column("id").to_pylist() == [1, big]
     assert scored.table.column("prediction").to_pylist() == [3.0, 5.0]
@@ -55,14 +56,15 @@ def test_bad_rows_are_left_out_counted_and_named_by_their_keys(tmp_path):
     scored = score_batch(rows, task, Doubling())
     assert scored.table.column("id").to_pylist() == [7, 9]
     assert scored.table.column("prediction").to_pylist() == [2.0, 6.0]
-    assert scored.bad_count == 1
-    assert scored.bad_rows[0].keys == (("id", "8"),)
-    assert scored.bad_rows[0].value == str(2**53 + 1)
+    assert scored.counts == (ReasonCount("cast", "amount", 1),)
+    (row,) = samples(scored.left_out, task, 10)
+    assert row.keys == (("id", "8"),)
+    assert (row.column, row.value) == ("amount", str(2**53 + 1))
 
 
 def test_a_raising_model_is_a_bounded_error_that_names_the_cause(tmp_path):
-    with pytest.raises(ModelError, match="raised ValueError on a batch of 1 rows") as caught:
-        score_batch(batch([1], [1.0]), values.task(str(tmp_path)), Raising())
+    with pytest.raises(ModelError, match="raised on each of 2 rows") as caught:
+        score_batch(batch([1, 2], [1.0, 2.0]), values.task(str(tmp_path)), Raising())
     assert len(str(caught.value)) < 1000
 
 
@@ -127,7 +129,8 @@ def test_more_units_than_open_files_stay_bounded_and_lose_nothing(tmp_path):
 def test_float_columns_have_no_bounds_in_the_footer(tmp_path):
     task = values.task(str(tmp_path))
     writer = StagedWriter(task)
-    writer.write(score_batch(batch([1, 2], [1.0, float("nan")]), task, Doubling()).table)
+    rows = score_batch(batch([1, 2], [1.0, 2.0]), task, Doubling()).table
+    writer.write(rows.set_column(1, rows.schema.field(1), pa.array([2.0, float("nan")])))
     (file,) = writer.finish()
     group = pq.ParquetFile(tmp_path / file.path).metadata.row_group(0)
     by_name = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
@@ -215,7 +218,7 @@ def test_a_dictionary_reaches_an_engine_that_takes_it_and_no_other_column(tmp_pa
     assert scored.table.column("prediction").to_pylist() == [3.0, 4.0]
     assert scored.table.column("city").type == pa.string()
     assert scored.table.column("city").to_pylist() == ["Ulm", "Bonn"]
-    assert [row.keys for row in scored.bad_rows] == [(("id", "2"),)]
+    assert [row.keys for row in samples(scored.left_out, task, 10)] == [(("id", "2"),)]
 
 
 def test_a_parquet_output_has_a_folder_for_the_run_and_the_partition_columns_in_its_files(tmp_path):

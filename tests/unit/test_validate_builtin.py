@@ -6,7 +6,7 @@ import datetime as dt
 import pyarrow as pa
 import pytest
 
-from batchscore.contracts import Check, Verdict
+from batchscore.contracts import Check, ReasonCount, Verdict
 from batchscore.errors import UnavailableError
 from batchscore.validate import judge
 from tests import staged
@@ -165,7 +165,7 @@ def test_rows_that_were_lost_or_doubled(tmp_path):
     lost = dataclasses.replace(output, rows_read=output.rows_read + 1)
     check = only_failed(judged(tmp_path, files, staged_output=lost))
     assert check.name == "row_count_equals_input"
-    assert "read: 2001" in check.observed
+    assert "not quarantined: 2001" in check.observed
 
 
 def test_a_file_that_holds_other_rows_than_its_task_said(tmp_path):
@@ -178,7 +178,9 @@ def test_a_file_that_holds_other_rows_than_its_task_said(tmp_path):
 
 def test_rows_that_were_bad_do_not_count_as_lost(tmp_path):
     files = [("a.parquet", (), table())]
-    output = dataclasses.replace(staged.stage(tmp_path, files), rows_read=N + 3, bad_count=3)
+    output = dataclasses.replace(
+        staged.stage(tmp_path, files), rows_read=N + 8, rows_filtered=5, quarantined=(ReasonCount("cast", "x", 3),)
+    )
     assert judged(tmp_path, files, staged_output=output).passed
 
 

@@ -1,0 +1,77 @@
+"""Where a row comes from: its run, and the recorded model with what the registry says of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from batchscore import manifests, models, record
+from batchscore.config.redaction import MASK
+from batchscore.contracts import Manifest, PinnedModel, RunRecord
+from batchscore.errors import BatchscoreError
+from batchscore.explain.values import ModelFacts, RunFacts
+from batchscore.recorded import settings_section
+
+
+def run_of(table: str, run_id: str) -> RunFacts:
+    """The ledger's row and the manifest of a run, as far as they are there."""
+    problems = []
+    found: RunRecord | None = None
+    manifest: Manifest | None = None
+    try:
+        found, _ = record.show(table, run_id)
+    except BatchscoreError as error:
+        problems.append(f"the ledger does not tell: {error.problem}")
+    try:
+        manifest = manifests.read(table, run_id)
+        if manifest is None:
+            problems.append("its manifest is missing or damaged: settings, input, engine and digest are unknown")
+    except BatchscoreError as error:
+        problems.append(error.problem)
+    return RunFacts(run_id, found, manifest, "; ".join(problems))
+
+
+def model_of(manifest: Manifest, tracking_uri: str | None) -> tuple[PinnedModel | None, ModelFacts]:
+    """The model by its recorded digest, None where it is not at hand, and what its registry says of it.
+
+    Args:
+        manifest: of the run.
+        tracking_uri: the registry, where it is not the recorded one.
+    """
+    facts = ModelFacts(manifest.model_name, manifest.model_version, manifest.model_uri, manifest.model_digest)
+    registry = tracking_uri or str(settings_section(manifest, "registry").get("tracking_uri") or "")
+    facts = _with_registry(facts, registry)
+    section = settings_section(manifest, "model")
+    signature, params = section.get("signature"), section.get("params") or {}
+    try:
+        model = models.recorded(
+            manifest.model_digest,
+            name=manifest.model_name,
+            version=manifest.model_version,
+            uri=manifest.model_uri,
+            signature=signature,
+            params=params,
+        ) or models.pin(manifest.model_uri, tracking_uri=registry, signature=signature, params=params)
+    except BatchscoreError as error:
+        found = f": {error.found}" if error.found else ""
+        return None, replace(facts, files_problem=f"{error.problem}{found}")
+    if model.digest != manifest.model_digest:
+        problem = f"the files of {manifest.model_uri} changed: their digest is {model.digest[:12]} now"
+        return None, replace(facts, files_problem=problem)
+    return model, facts
+
+
+def _with_registry(facts: ModelFacts, registry: str) -> ModelFacts:
+    if not facts.version:
+        return replace(facts, registry_problem=f"it is no version of a registry: the run named {facts.uri}")
+    if MASK in registry or not registry:
+        why = "holds a secret that the manifest masks" if registry else "is not recorded"
+        return replace(facts, registry_problem=f"the registry's address {why}; name it with --tracking-uri")
+    try:
+        found = models.describe(facts.name, facts.version, tracking_uri=registry)
+    except BatchscoreError as error:
+        reason = f" ({error.found})" if error.found else ""
+        return replace(facts, registry_problem=f"{error.problem}{reason}")
+    if found.state == "registered":
+        return replace(facts, registry=found)
+    said = "was deleted from the registry" if found.state == "deleted" else "is unknown to the registry"
+    return replace(facts, registry_problem=f"version {facts.version} {said}")

@@ -1,0 +1,77 @@
+"""What a run's manifest says of its settings and its input, compared with what is there today.
+
+The manifest holds a digest of the whole input and, in each unit's key, one of the unit's files: what changed since is
+told by unit, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from batchscore.arrow.layout import NULL_FOLDER
+from batchscore.config.redaction import MASK
+from batchscore.contracts import Manifest, PinnedSource, Restriction, SourceFile, UnitValues
+from batchscore.errors import InputError, unit_text
+from batchscore.plan.units import below, unit_key, unit_of
+
+
+def settings_section(manifest: Manifest, name: str) -> Mapping[str, Any]:
+    """A section of the recorded settings; empty where an old manifest has none."""
+    section = manifest.settings.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def recorded_restriction(manifest: Manifest) -> Restriction:
+    """The partitions that the run was restricted to.
+
+    Raises:
+        InputError: they are masked in the manifest.
+    """
+    found = []
+    for name, values in dict(settings_section(manifest, "input").get("partitions") or {}).items():
+        if values == MASK or MASK in values:
+            raise InputError("the manifest masks which partitions were read", found=f"input.partitions.{name}")
+        found.append((str(name), tuple(None if value == NULL_FOLDER else str(value) for value in values)))
+    return Restriction(partitions=tuple(found))
+
+
+def recorded_files(
+    manifest: Manifest, source: PinnedSource, units: Sequence[UnitValues]
+) -> dict[UnitValues, tuple[SourceFile, ...] | None]:
+    """The files of units, or of the whole input where its layout does not tell units; None where they changed.
+
+    Args:
+        manifest: of the run.
+        source: the input as it is today, under the run's restriction.
+        units: of the run.
+    """
+    names = [name for name, _ in units[0]] if units else []
+    by_unit = set(names) <= set(source.partition_columns)
+    same = source.snapshot == manifest.source_snapshot
+    if not by_unit:
+        return dict.fromkeys(units, source.files if same else None)
+    grouped: dict[UnitValues, list[SourceFile]] = defaultdict(list)
+    for file in source.files:
+        grouped[unit_of(file, names)].append(file)
+    keys = {unit.values: unit.key for unit in manifest.units}
+
+    def is_recorded(unit: UnitValues) -> bool:
+        files = below(source.root, grouped[unit])
+        return keys.get(unit) == unit_key(manifest.model_digest, files, manifest.settings_digest, unit)
+
+    return {unit: tuple(grouped[unit]) if same or is_recorded(unit) else None for unit in units}
+
+
+def changed(manifest: Manifest, source: PinnedSource, unit: UnitValues) -> str:
+    """What is said of a unit's input that is no longer the recorded one."""
+    if source.kind == "delta":
+        return f"version {manifest.source_version} of {source.uri} is not the table that the run read: it was made anew"
+    names = [name for name, _ in unit]
+    if not set(names) <= set(source.partition_columns):
+        return f"the files of {source.uri} changed since the run: other files, sizes, times or footers"
+    count = sum(unit_of(file, names) == unit for file in source.files)
+    if not count:
+        return f"the files of {unit_text(unit)} are gone"
+    return f"the files of {unit_text(unit)} changed since the run ({count:,} now): other sizes, times or footers"

@@ -1,0 +1,219 @@
+"""A run scored again from its recorded input with its recorded model: `batchscore reproduce`.
+
+Nothing is published: whole runs are scored into a scratch folder by the stages of a run, samples in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+import uuid
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchscore import record, staging
+from batchscore.arrow.filesystem import open_filesystem
+from batchscore.config import JobConfig
+from batchscore.contracts import Column, ManifestUnit, RunOptions, ScoringPlan, UnitValues
+from batchscore.engines import SPARKML
+from batchscore.errors import SettingsError
+from batchscore.lookup import DataFile
+from batchscore.prepare import LazySpark, OnEvent, make_plan
+from batchscore.reproduce.again import check_model, key_columns, restricted, usable_units, versions, with_engine
+from batchscore.reproduce.compare import Tally
+from batchscore.reproduce.published import Published, published_by, staged_batches
+from batchscore.reproduce.sample import draw, scored
+from batchscore.reproduce.settings import rebuilt
+from batchscore.reproduce.values import Comparison, Difference, Reproduction
+from batchscore.score.writer import unit_codes
+
+__all__ = ["Comparison", "Difference", "Options", "Reproduction", "reproduce"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a run is scored again.
+
+    Attributes:
+        sample: rows to compare, 0 for all.
+        seed: by which they are drawn; None: a number made of the run's id.
+        runner: ``local``, ``spark``, or None: local where the model allows it.
+        tracking_uri: the registry, where it is not the recorded one.
+        settings: the job's settings of today, for what the manifest masks.
+    """
+
+    sample: int = 0
+    seed: int | None = None
+    runner: str | None = None
+    tracking_uri: str | None = None
+    settings: JobConfig | None = None
+
+
+def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda _: None) -> Reproduction:
+    """Scores a run's recorded input again and compares with what the run published.
+
+    Args:
+        table: path or URI of the prediction table.
+        run: a run id, or its first characters.
+        options: how.
+        on_event: receives stages and progress.
+
+    Raises:
+        SettingsError: no such run, it published nothing, its settings cannot be rebuilt, or its rows cannot be told
+            apart.
+        ModelError: the model or the engine is gone, damaged, or another one than recorded.
+        InputError: the recorded input is gone or changed, or the published files are gone.
+        UnavailableError: storage or registry did not answer.
+    """
+    started = time.perf_counter()
+    found, manifest = record.show(table, run)
+    if manifest is None or found.state != "published":
+        raise SettingsError(
+            f"run {found.run_id} cannot be reproduced",
+            found=f"state {found.state}" if found.state != "published" else "its manifest is missing or damaged",
+            hint="`batchscore history` lists the runs that published something",
+        )
+    runner = options.runner or ("spark" if manifest.engine == SPARKML else "local")
+    with _scratch(table, runner) as folder:
+        config = rebuilt(manifest, options.settings, tracking_uri=options.tracking_uri, runner=runner, output=folder)
+        on_event({"event": "stage", "stage": "plan", "text": f"{manifest.model_uri} on {manifest.source_uri}"})
+        check_model(config, manifest)
+        spark = LazySpark(config, on_event)
+        plan = make_plan(config, RunOptions(force=True), spark)
+        published = published_by(table, found)
+        usable = usable_units(manifest, plan, published)
+        plan, same_artifact = with_engine(restricted(plan, usable.units), manifest, config)
+        again = _Again(plan, usable.units, published, spark, on_event)
+        sampled = 0 < options.sample < usable.rows
+        seed = zlib.crc32(found.run_id.encode()) if options.seed is None else options.seed
+        comparison = again.by_sample(options.sample, seed) if sampled else again.whole(runner)
+    return Reproduction(
+        run_id=found.run_id,
+        table=table,
+        version=published.version,
+        model=manifest.model_uri,
+        engine=manifest.engine,
+        runner=runner,
+        rows_published=sum(unit.rows for unit in manifest.units),
+        units=len(usable.units),
+        comparison=comparison,
+        own_version=published.own,
+        same_artifact=same_artifact,
+        versions=versions(manifest.certificate, manifest.engine),
+        sample=options.sample if sampled else 0,
+        seed=seed if sampled else 0,
+        not_available=usable.missing,
+        notes=usable.notes,
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+@contextlib.contextmanager
+def _scratch(table: str, runner: str) -> Iterator[str]:
+    """A place for scores that no reader looks at; where Spark's executors write, it lies beside the table."""
+    if runner == "local":
+        with tempfile.TemporaryDirectory(prefix="batchscore-reproduce-") as folder:
+            yield f"{folder}/scores"
+        return
+    place = f"{table.rstrip('/')}__reproduce-{uuid.uuid4().hex[:12]}"
+    filesystem, root = open_filesystem(place)
+    filesystem.create_dir(root, recursive=True)
+    try:
+        yield place
+    finally:
+        filesystem.delete_dir(root)
+
+
+@dataclass(frozen=True)
+class _Again:
+    """The run scored again, in whole or by a sample."""
+
+    plan: ScoringPlan
+    units: Sequence[ManifestUnit]
+    published: Published
+    spark: LazySpark
+    on_event: OnEvent
+
+    def whole(self, runner: str) -> Comparison:
+        """Every row of the units, scored by the stages of a run."""
+        plan, uri = self.plan, self.plan.target.uri
+        self._stage("score", f"{sum(unit.rows for unit in self.units):,} rows, engine {plan.task.engine}")
+        if runner == "spark":
+            self.spark(use="tasks" if plan.route == "splits" else "delta", task=plan.task)
+        # What cannot be scored is scratch, too.
+        plan = replace(plan, task=replace(plan.task, quarantine_uri=f"{uri}/quarantine"))
+        staged = staging.Staging(runner, self.spark, self.on_event).fill(plan)
+        _, root = open_filesystem(uri)
+        tally = self._tally()
+        names = [*tally.keys, *tally.outputs]
+        columns = tuple(Column(column.name, column.type) for column in plan.task.columns if column.name in names)
+        self._stage("compare", f"{staged.rows_staged:,} rows")
+        files: dict[UnitValues, list[DataFile]] = defaultdict(list)
+        for file in staged.files:
+            files[file.unit].append(DataFile(f"{root}/{file.path}", file.unit, file.rows, file.size))
+        for unit in self.units:
+            published = partial(self.published.batches, unit.values, names)
+            tally.add(published, partial(staged_batches, uri, files[unit.values], columns), unit.rows)
+        return tally.result()
+
+    def by_sample(self, rows: int, seed: int) -> Comparison:
+        """Some rows; where one differs, once more as the run scored it, in its whole batch.
+
+        Raises:
+            SettingsError: only Spark can read the input, or none of the drawn rows was scored by the run.
+        """
+        if self.plan.route != "splits":
+            raise SettingsError(
+                "rows are drawn from files, which this input is not read by",
+                found=self.plan.route_reason,
+                hint="leave --sample out",
+            )
+        self._stage("score", f"{rows:,} rows drawn by seed {seed}, engine {self.plan.task.engine}")
+        drawn = draw(self.plan, rows, seed)
+        found = self._compared(scored(self.plan, drawn))
+        if found == Comparison():
+            raise SettingsError(
+                "none of the drawn rows was scored by the run: its condition leaves few",
+                found=f"--sample {rows} --seed {seed}",
+                hint="ask for more rows, or leave --sample out",
+            )
+        return found if found.is_equal else self._compared(scored(self.plan, drawn, whole_batches=True))
+
+    def _compared(self, scored_rows: Iterable[pa.RecordBatch]) -> Comparison:
+        batches = [kept for batch in scored_rows if (kept := self._of_units(batch)).num_rows]
+        tally = self._tally(subset=True)
+        if batches:
+            values = pa.concat_arrays([batch.column(tally.keys[0]) for batch in batches])
+            tally.add(partial(self._with_keys, tally, values), lambda: batches, sum(len(batch) for batch in batches))
+        return tally.result()
+
+    def _with_keys(self, tally: Tally, values: pa.Array) -> Iterator[pa.RecordBatch]:
+        """Published rows whose first key is among the drawn ones."""
+        for unit in self.units:
+            for batch in self.published.batches(unit.values, [*tally.keys, *tally.outputs]):
+                yield batch.filter(pc.is_in(batch.column(tally.keys[0]), value_set=values))
+
+    def _of_units(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows of the units that are compared; drawn ones can be of others where the layout does not tell units."""
+        if self.plan.units_known:
+            return batch
+        wanted = {unit.values for unit in self.units}
+        codes, found = unit_codes(batch, self.plan.task.partition_by)
+        return batch.filter(pa.array([found[code] in wanted for code in codes.tolist()], pa.bool_()))
+
+    def _tally(self, *, subset: bool = False) -> Tally:
+        outputs = [column.name for column in self.plan.task.columns if column.origin == "model"]
+        keys = key_columns(self.plan)
+        if not keys:
+            raise SettingsError("the run's rows have no columns to tell them apart", hint="name output.keys")
+        return Tally(keys, outputs, subset=subset)
+
+    def _stage(self, name: str, text: str) -> None:
+        self.on_event({"event": "stage", "stage": name, "text": text})

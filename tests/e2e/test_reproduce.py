@@ -1,0 +1,208 @@
+"""`batchscore reproduce` as a user runs it: equal bit for bit, or what is not and what is gone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from tests.e2e.conftest import DAYS, ROWS
+
+pytestmark = pytest.mark.e2e
+
+TABLE = "predictions/fraud_detection"
+NO_SUITE = ("--set", "validation.suite=null")
+
+
+def reproduced(job, *arguments, run=None, table=TABLE, code=0):
+    run = run or history(job, table)[0]["run_id"]
+    done = job.batchscore("reproduce", run, "--table", table, *arguments, "--json")
+    assert done.returncode == code, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def history(job, table=TABLE):
+    return json.loads(job.batchscore("history", "--table", table, "--json").stdout)["runs"]
+
+
+def test_a_parquet_run_and_samples_of_it(published):
+    before = published.files()
+    found = reproduced(published)
+    assert (found["equal"], found["exit_code"]) == (True, 0)
+    assert found["comparison"]["equal"] == ROWS
+    assert (found["units"], found["not_available"], found["version"]) == (DAYS, [], 0)
+    sample = reproduced(published, "--sample", "100")
+    assert sample["equal"] is True
+    assert 0 < sample["comparison"]["equal"] <= 100
+    again = reproduced(published, "--sample", "100", "--seed", str(sample["seed"]))
+    assert again["comparison"] == sample["comparison"]
+    assert published.files() == before
+    text = published.batchscore("reproduce", found["run_id"][:18], "--model", "fraud_detection/1", "--sample", "50")
+    assert text.returncode == 0, text.stderr
+    assert "equal bit for bit" in text.stdout
+    assert "drawn by seed" in text.stdout
+
+
+def test_each_engine_gives_its_own_bits_again(scored):
+    done = scored.batchscore("engines", "fraud_detection/1", "--runner", "local", "--json")
+    assert done.returncode == 0, done.stderr
+    usable = [item["engine"] for item in json.loads(done.stdout)["engines"] if item["state"] in ("equal", "reference")]
+    assert {"native", "pyfunc"} <= set(usable)
+    for engine in usable:
+        run = scored.run("--engine", engine, "--force", *NO_SUITE)
+        assert run.returncode == 0, run.stderr
+        found = reproduced(scored)
+        assert (found["engine"], found["equal"], found["comparison"]["equal"]) == (engine, True, ROWS)
+        sample = reproduced(scored, "--sample", "30")
+        assert sample["equal"] is True, (engine, sample)
+        if engine in ("compiled", "onnx", "onedal"):
+            assert found["same_artifact"] in (True, None)
+            assert found["versions"]
+
+
+def test_the_runs_own_version_counts(scored):
+    (first,) = history(scored)
+    assert scored.run("--force", "--engine", "native", *NO_SUITE).returncode == 0
+    found = reproduced(scored, run=first["run_id"])
+    assert (found["version"], found["equal"], found["engine"]) == (0, True, first["engine"])
+    assert found["comparison"]["equal"] == ROWS
+
+
+def test_a_version_that_is_gone(scored):
+    """Then the newest one is looked at: what it still holds of the run."""
+    (first,) = history(scored)
+    day = sorted(scored.data.iterdir())[0].name
+    assert scored.run("--force", "--partition", day, *NO_SUITE).returncode == 0
+    DeltaTable(scored.table).vacuum(0, dry_run=False, enforce_retention_duration=False)
+    found = reproduced(scored, run=first["run_id"], code=5)
+    newest = DeltaTable(scored.table).version()
+    assert (found["version"], found["own_version"], found["units"]) == (newest, False, DAYS - 1)
+    assert found["not_available"] == [f"{day}: version {newest} of the table holds nothing of the run any more"]
+    assert found["comparison"]["different"] == 0
+
+
+def test_part_of_the_input_by_partition_and_condition(job):
+    day = sorted(job.data.iterdir())[3].name[3:]
+    done = job.run("--partition", f"ds={day}", "--where", "amount > 20", "--carry", "amount", *NO_SUITE)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    found = reproduced(job)
+    assert (found["equal"], found["comparison"]["equal"], found["units"]) == (True, rows, 1)
+    sample = reproduced(job, "--sample", "40")
+    assert sample["equal"] is True
+    assert 0 < sample["comparison"]["equal"] <= 40
+
+
+def test_without_keys_carried_columns_tell_rows_apart(job):
+    done = job.run("--set", "output.keys=[]", "--output", "predictions/nokeys", *NO_SUITE)
+    assert done.returncode == 0, done.stderr
+    found = reproduced(job, table="predictions/nokeys")
+    assert (found["equal"], found["comparison"]["equal"]) == (True, ROWS)
+
+
+def test_a_delta_input(job):
+    rows = pads.dataset(job.data, partitioning="hive").to_table()
+    source = job.folder / "data" / "delta"
+    write_deltalake(source, rows, partition_by=["ds"])
+    table = "predictions/delta"
+    done = job.run("--input", "data/delta", "--output", table, *NO_SUITE)
+    assert done.returncode == 0, done.stderr
+    write_deltalake(source, rows.slice(0, 10), partition_by=["ds"], mode="overwrite")
+    found = reproduced(job, table=table)
+    assert (found["equal"], found["comparison"]["equal"]) == (True, ROWS)
+    assert reproduced(job, "--sample", "100", table=table)["equal"] is True
+    DeltaTable(source).vacuum(0, dry_run=False, enforce_retention_duration=False)
+    vacuumed = reproduced(job, table=table, code=5)
+    assert "VACUUM" in vacuumed["problem"]
+
+
+@pytest.mark.parametrize("sample", [(), ("--sample", "2000")])
+def test_a_tampered_prediction(scored, sample):
+    path = next(Path(scored.table).rglob("part-*.parquet"))
+    table = pq.ParquetFile(path).read()
+    index = table.schema.get_field_index("prediction")
+    changed = [value + 2.0**-30 for value in table["prediction"].to_pylist()]
+    pq.write_table(table.set_column(index, table.schema.field(index), [changed]), path)
+    found = reproduced(scored, *sample, code=4)
+    assert found["equal"] is False
+    counts = found["comparison"]
+    assert 0 < counts["different"] <= len(table)
+    if not sample:
+        assert (counts["different"], counts["equal"]) == (len(table), ROWS - len(table))
+    assert float(counts["largest"]["prediction"]) == pytest.approx(2.0**-30)
+    assert len(counts["samples"]) == 10
+    one = counts["samples"][0]
+    assert float(one["published"]) - float(one["again"]) == pytest.approx(2.0**-30, rel=1e-3)
+    assert int(one["keys"]["transaction_id"]) in table["transaction_id"].to_pylist()
+
+
+def test_a_row_taken_away_and_one_made_up(scored):
+    path = next(Path(scored.table).rglob("part-*.parquet"))
+    table = pq.ParquetFile(path).read()
+    index = table.schema.get_field_index("transaction_id")
+    ids = [1, *table["transaction_id"].to_pylist()[1:]]
+    pq.write_table(table.set_column(index, table.schema.field(index), [ids]), path)
+    counts = reproduced(scored, code=4)["comparison"]
+    assert (counts["missing"], counts["surplus"], counts["equal"]) == (1, 1, ROWS - 1)
+
+
+def test_a_changed_model(own):
+    (file,) = (own.folder / "models").rglob("MLmodel")
+    file.write_text(file.read_text() + "\n")
+    found = reproduced(own, code=3)
+    assert "are not those that scored the run" in found["problem"]
+    assert found["found"].startswith("digest ")
+
+
+def test_a_model_that_is_gone(own):
+    for file in (own.folder / "models").rglob("MLmodel"):
+        file.unlink()
+    assert reproduced(own, code=3)["error"] == "ModelError"
+
+
+def test_a_day_of_the_input_that_changed(own):
+    folder = sorted(own.data.iterdir())[4]
+    (path,) = folder.glob("*.parquet")
+    rows = pq.read_table(path, partitioning=None)
+    pq.write_table(rows.slice(1), path)
+    found = reproduced(own, code=5)
+    assert found["not_available"] == [
+        f"the files of {folder.name} changed since the run (1 now): other sizes, times or footers"
+    ]
+    assert found["comparison"]["equal"] == ROWS - len(rows)
+    assert found["units"] == DAYS - 1
+    for day in own.data.iterdir():
+        for file in day.glob("*.parquet"):
+            pq.write_table(pq.read_table(file, partitioning=None).slice(1), file)
+    nothing = reproduced(own, code=5)
+    assert "nothing of run" in nothing["problem"]
+
+
+def test_runs_that_cannot_be_reproduced(scored):
+    assert reproduced(scored, run="20200101T000000-ffffffff", code=2)["error"] == "SettingsError"
+    assert scored.run().returncode == 0
+    skipped = history(scored)[0]
+    assert skipped["state"] == "skipped"
+    assert reproduced(scored, run=skipped["run_id"], code=2)["found"] == "state skipped"
+    assert reproduced(scored, "--runner", "dask", code=2)["problem"] == "unknown runner"
+    published = history(scored)[1]["run_id"]
+    (scored.table / "_batchscore/manifests" / f"{published}.json").unlink()
+    assert "manifest" in reproduced(scored, run=published, code=2)["found"]
+
+
+def test_the_registry_elsewhere(scored):
+    (scored.folder / "mlruns.db").rename(scored.folder / "moved.db")
+    assert reproduced(scored, code=7)["error"] == "UnavailableError"
+    assert reproduced(scored, "--tracking-uri", "sqlite:///moved.db")["equal"] is True
+
+
+@pytest.mark.spark
+def test_on_spark(published):
+    before = published.files()
+    found = reproduced(published, "--runner", "spark")
+    assert (found["equal"], found["runner"], found["comparison"]["equal"]) == (True, "spark", ROWS)
+    assert published.files() == before
