@@ -38,6 +38,9 @@ SHIPPED_VARIABLES = (*ENDPOINT_VARIABLES, *REGION_VARIABLES, *KEY_VARIABLES, "AW
 
 Kind: TypeAlias = Literal["expired", "denied", "no_credentials", "no_bucket", "region", "unavailable"]
 # How the libraries and services say what went wrong, most telling first. Whatever is none of these may pass.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_CAUSE = "\u21b3"
+_BETWEEN = f" :\t{_CAUSE}"
 _KINDS: Mapping[Kind, re.Pattern[str]] = {
     "expired": re.compile(r"expired.?token|token.*expired|request.?expired", re.IGNORECASE),
     "no_credentials": re.compile(
@@ -264,15 +267,17 @@ def kind_of(error: object) -> Kind:
 
 
 def said(error: object) -> str:
-    """The first line of a library's error; of a service's XML its code and message alone.
+    """What a library says of an error, on one line; of a service's XML its code and message alone.
 
-    A refused signature is answered with the whole request, session token included.
+    A refused signature is answered with the whole request, session token included. delta-rs tells a chain of causes, a
+    line each: the first and the last two say it.
     """
-    text = str(error) or type(error).__name__
-    code, message = (re.search(rf"<{tag}>([^<]*)</{tag}>", text) for tag in ("Code", "Message"))
-    first = text.partition("<?xml")[0].partition("<Error>")[0].strip().splitlines()
-    lines = [*first[:1], *(f"{match[1]}" for match in (code, message) if match is not None)]
-    return bounded(": ".join(line.strip(" :") for line in lines), 400)
+    text = _COLOUR.sub("", str(error)) or type(error).__name__
+    answer = [match[1] for tag in ("Code", "Message") if (match := re.search(rf"<{tag}>([^<]*)</{tag}>", text))]
+    first, *others = re.split(r"<\?xml|<Error>", text.strip(), maxsplit=1)[0].splitlines() or [""]
+    causes = [line.strip(_BETWEEN) for line in others if line.strip().startswith(_CAUSE)]
+    told = [first.strip(_BETWEEN), *[cause for cause in causes if cause][-2:]]
+    return bounded(": ".join(part for part in (*told, *answer) if part), 400)
 
 
 def advice(kind: Kind) -> str:

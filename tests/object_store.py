@@ -27,7 +27,7 @@ from typing import Any, Literal
 CONTROL = "/__front__"  # no bucket's name
 START_SECONDS = 60
 STALL_SECONDS = 120.0
-LATE_SECONDS = 4.0
+LATE_SECONDS = 8.0
 SLOW_PIECES = 8
 SLOW_SECONDS = 0.05
 ACCESS_KEY, SECRET_KEY = "AKIATESTKEY", "secret-CANARY-4f1c9e"
@@ -185,7 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse()
         elif kind in {"error", "slow_down", "denied", "expired", "late"}:
             if kind == "late":
-                threading.Timer(LATE_SECONDS, self._ask, (body, dict(self.headers.items()))).start()
+                request = (self.command, self.path, body, self._headers())
+                threading.Timer(LATE_SECONDS, self._ask, request).start()
             self._answer_error(*CODES[kind])
         else:
             self._forward(body, kind)
@@ -206,12 +207,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self, body: bytes, kind: str | None) -> None:
         if kind == "truncated":
             body = body[: len(body) // 2]
-        left_out = {"connection", "transfer-encoding", "expect", "content-length"}
-        if kind == "truncated":
-            left_out |= {"content-md5", "x-amz-content-sha256", "x-amz-trailer", "x-amz-decoded-content-length"}
-            left_out |= {name.lower() for name in self.headers if name.lower().startswith("x-amz-checksum")}
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in left_out}
-        answer, content = self._ask(body, headers)
+        headers = self._headers(with_checksums=kind != "truncated")
+        answer, content = self._ask(self.command, self.path, body, headers)
         if kind == "landed":
             self._answer_error(*CODES["landed"])
             return
@@ -224,10 +221,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self._write(content if self.command != "HEAD" else b"", slow=kind == "slow")
 
-    def _ask(self, body: bytes, headers: dict[str, str]) -> tuple[http.client.HTTPResponse, bytes]:
+    def _headers(self, *, with_checksums: bool = True) -> dict[str, str]:
+        """Those of the request that are not of the connection."""
+        left_out = {"connection", "transfer-encoding", "expect", "content-length"}
+        if not with_checksums:
+            left_out |= {"content-md5", "x-amz-content-sha256", "x-amz-trailer", "x-amz-decoded-content-length"}
+            left_out |= {name.lower() for name in self.headers if name.lower().startswith("x-amz-checksum")}
+        return {name: value for name, value in self.headers.items() if name.lower() not in left_out}
+
+    def _ask(
+        self, method: str, path: str, body: bytes, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
         connection = http.client.HTTPConnection(*self.server.state.backend, timeout=60)
         try:
-            connection.request(self.command, self.path, body, {**headers, "Content-Length": str(len(body))})
+            connection.request(method, path, body, {**headers, "Content-Length": str(len(body))})
             answer = connection.getresponse()
             return answer, answer.read()
         finally:

@@ -110,7 +110,8 @@ def commit(
 
     Raises:
         FencedOutError: a unit changed since the plan, or the run was taken over.
-        UnavailableError: the table stayed busy, storage failed, or a staged file is gone.
+        UnavailableError: the table stayed busy, storage failed, or a staged file is gone. It is an :class:`UnsureError`
+            where the commit may have landed, or may yet: no staged file may be deleted then.
         SettingsError: the table's layout changed since the plan and no longer fits.
         BatchscoreError: a staged file is not what it should be.
     """

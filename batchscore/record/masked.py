@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from batchscore import s3
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import location
 from batchscore.arrow.values import array_of
@@ -50,7 +51,7 @@ def mask(table_uri: str, masked: Callable[[str], str], *, dry_run: bool) -> Mask
     failure: Exception | None = None
     for attempt in range(ATTEMPTS):
         try:
-            table = DeltaTable(location(uri))
+            table = DeltaTable(location(uri), storage_options=s3.delta_options(uri))
             files = _changed_files(uri, masked)
             active = {path.rsplit("/", 1)[-1] for path in table.file_uris()}
             rows = sum(count for name, count in files.items() if name in active)

@@ -153,6 +153,19 @@ def test_a_quoted_request_is_left_out():
     assert said == "Generic S3 error: Error performing GET http://x: SignatureDoesNotMatch: does not match"
 
 
+def test_a_chain_of_causes_is_one_line():
+    chain = (
+        "Generic S3 error\n        \x1b[31m\u21b3\x1b[0m Error performing PUT http://x, after 4 retries, max_retries\n"
+        "        \x1b[31m\u21b3\x1b[0m 4, retry_timeout\n        \x1b[31m\u21b3\x1b[0m 30s  - Server returned non-2xx\n"
+        "        \x1b[31m\u21b3\x1b[0m 403 Forbidden\n        \x1b[31m\u21b3\x1b[0m " + REFUSED
+    )
+    said = "Generic S3 error: 30s  - Server returned non-2xx: 403 Forbidden: SignatureDoesNotMatch: does not match"
+    assert s3.said(OSError(chain)) == said
+    assert s3.said(OSError("Not found: x\n\nDebug source:\nNotFound {\n}")) == "Not found: x"
+    assert s3.said(OSError()) == "OSError"
+    assert s3.kind_of(OSError(chain)) == "denied"
+
+
 @pytest.mark.parametrize(
     ("error", "raised"),
     [
