@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batchscore import heartbeats, manifests
 from batchscore.clean import clean
-from batchscore.errors import FencedOutError, InputError, SettingsError, UnavailableError
+from batchscore.errors import FencedOutError, InputError, SettingsError
 from batchscore.heartbeats import Heartbeat, Process, Watch
 from batchscore.plan.units import is_live
 from batchscore.publish import commit, explain_failure, fence, inspect, may_publish
@@ -110,7 +110,7 @@ def test_a_live_run_is_left_alone_unless_it_is_named(table):
     assert may_publish(table, DEAD)
     (left,) = clean(table, take_over=[DEAD]).removed
     assert {file.kind for file in left.files} == {"data", "manifest"}  # the heartbeat is the run's own
-    with pytest.raises(UnavailableError):
+    with pytest.raises(FencedOutError):  # not that its files are gone
         commit(plan, staged, manifest, is_live=is_live)
     with pytest.raises(FencedOutError):
         commit(plan, *offer(plan, [stage(plan, D2, [1, 2])], {D2: "x"}), is_live=is_live)
