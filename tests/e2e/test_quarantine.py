@@ -124,7 +124,7 @@ def test_a_model_that_raises_on_some_rows(job):
         "        if (model_input['amount'] < 0).any(): raise ValueError('negative amount')\n"
         "        return model_input['amount'] * 2",
     )
-    done = job.run(*LOCAL, "--model", model, "--config", job.settings)
+    done = job.run(*LOCAL, *model, "--config", job.settings)
     assert done.returncode == 0, done.stderr
     assert (json.loads(done.stdout)["rows"], json.loads(done.stdout)["rows_quarantined"]) == (ROWS - 2, 2)
     rows = DeltaTable(f"{job.table}__quarantine").to_pyarrow_table().to_pylist()

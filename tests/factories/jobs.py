@@ -175,6 +175,7 @@ def make_job(folder: Path, days: int = 3) -> tuple[SmallJob, Oracle]:
         "input": {"path": "data"},
         "output": {"path": "predictions/scores", "keys": ["id"]},
         "scoring": {"runner": "local", "engine": "compiled"},
+        "registry": {"allowed_paths": [str(folder)]},
     }
     job.settings.write_text(yaml.safe_dump(settings))
     return job, Oracle(model)

@@ -181,7 +181,7 @@ class TableMachine(RuleBasedStateMachine):
         self.check()
 
     def flags(self) -> tuple[str, ...]:
-        return ("--model", str(self.job.folder / self.current))
+        return ("--model", str(self.job.folder / self.current), "--allow-path", str(self.job.folder))
 
     def due(self, *, named: bool, only: set[int] | None = None) -> set[int]:
         """The days that must be published: new and changed ones, and named ones of another model."""
