@@ -33,7 +33,10 @@ MAX_UNITS = 2_000  # a file that is rewritten every two seconds stays small; bey
 END_SECONDS = 5.0
 MAX_PID = 2**31
 
-# ``gone`` is proved: the process was on this machine and ended. ``silent``: it did not beat while it was watched.
+# Ids of the runs that ended in this process: where storage kept such a heartbeat, the living process says nothing.
+_ENDED: set[str] = set()
+
+# ``gone`` is proved: the process was on this machine and ended, or the run ended within this very process. ``silent``: it did not beat while it was watched.
 State: TypeAlias = Literal["live", "gone", "silent", "unsure"]
 
 
@@ -235,6 +238,7 @@ class Pulse:
         """Ends the beating and removes the file."""
         self._end.set()
         self._thread.join(END_SECONDS)
+        _ENDED.add(self._beat.run_id)
         with suppress(OSError, pa.ArrowException):  # what is left is a dead run's: it blocks nobody
             remove(self._uri, self._beat.run_id)
 
@@ -274,6 +278,8 @@ class Watch:
 
     def judge(self, heartbeat: Heartbeat, data: bytes) -> State:
         """What is known of the run by now; ``unsure`` means: look again in a moment."""
+        if heartbeat.run_id in _ENDED:
+            return "gone"
         state = heartbeat.process.state(self._here)
         if state != "unsure":
             return state

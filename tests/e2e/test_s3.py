@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchscore
+from batchscore import heartbeats
 from batchscore.arrow.filesystem import open_filesystem
 from tests.e2e.conftest import DAYS, ROWS, Job
 from tests.object_store import Front
@@ -64,8 +65,12 @@ class Lake:
         return batchscore.read_predictions(self.table).sort_by("transaction_id")
 
     def tables_keys(self) -> set[str]:
-        """Objects of the table itself, not of its ledger."""
-        return {key for key in self.store.keys(self.bucket, "predictions/") if "__runs" not in key}
+        """Objects of the table itself, not of its ledger.
+
+        Nor the empty one that pyarrow puts where it deletes the last file of a folder, as the only heartbeat.
+        """
+        keys = self.store.keys(self.bucket, "predictions/")
+        return {key for key in keys if "__runs" not in key and not key.endswith(f"/{heartbeats.FOLDER}/")}
 
 
 @pytest.fixture
@@ -125,6 +130,8 @@ def test_a_delta_input_with_another_bucket_for_the_output(lake, store):
     from batchscore import s3
 
     table = pq.read_table(lake.job.data)
+    place = table.schema.get_field_index("ds")
+    table = table.set_column(place, "ds", table["ds"].cast("string"))  # deltalake partitions by no dictionary
     where = f"s3://{lake.bucket}/delta-input"
     write_deltalake(where, table, partition_by=["ds"], storage_options=s3.delta_options(where))
     store.make_bucket(f"{lake.bucket}-out")
@@ -214,7 +221,7 @@ def test_a_run_that_fails_at_a_step_changes_nothing_and_the_next_publishes(lake,
     with lake.store.failing("slow_down" if step == "staging" else "error", pattern_of(step, lake)):
         failed = lake.run()
     assert failed.returncode == 7, failed.stdout + failed.stderr
-    assert time.monotonic() - started < 150
+    assert time.monotonic() - started < 240
     assert lake.rows().equals(before)
     done = lake.run()
     assert done.returncode == 0, done.stderr

@@ -170,6 +170,23 @@ def test_heartbeats_that_cannot_be_read_or_written_block_nobody(table, plan, tmp
     assert "its heartbeat could not be written" in events[0]
 
 
+def test_a_run_whose_heartbeat_could_not_be_removed_blocks_nobody_in_its_own_process(table, monkeypatch):
+    ended = lease()
+    run_id = "20260101T000000-0000ended"
+    assert ended.take(make_plan(inspect(table), run_id, {D1: "n"}))
+    with monkeypatch.context() as patch:
+        patch.setattr(heartbeats, "remove", failing)
+        ended.end()
+    assert running(table) == [run_id]
+    turn = lease()
+    assert turn.take(make_plan(inspect(table), MINE, {D1: "n"}))
+    turn.end()
+
+
+def failing(*_):
+    raise OSError(30, "Read-only file system")
+
+
 def test_the_next_run_removes_what_a_dead_one_left(table, plan, tmp_path):
     other = make_plan(inspect(table), THEIRS, {D2: "x"})
     file = stage(other, D2, [1])
