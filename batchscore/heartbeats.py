@@ -36,7 +36,8 @@ MAX_PID = 2**31
 # Ids of the runs that ended in this process: where storage kept such a heartbeat, the living process says nothing.
 _ENDED: set[str] = set()
 
-# ``gone`` is proved: the process was on this machine and ended, or the run ended within this very process. ``silent``: it did not beat while it was watched.
+# ``gone`` is proved: the process was on this machine and ended, or the run ended within this very process.
+# ``silent``: it did not beat while it was watched.
 State: TypeAlias = Literal["live", "gone", "silent", "unsure"]
 
 
