@@ -52,6 +52,7 @@ def write_input(folder, days=DAYS, factor=1.0):
 def run(model, folder, runner="spark", output_format="parquet", **changes):
     settings = {
         "model": {"name": model},
+        "registry": {"allowed_paths": [model]},
         "input": {"path": str(folder / "transactions"), **changes.pop("input", {})},
         "output": {
             "path": str(folder / "predictions" / "fraud_detection"),
