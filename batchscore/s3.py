@@ -312,9 +312,13 @@ def failure(problem: str, error: Exception) -> BatchscoreError:
     if isinstance(error, BatchscoreError):
         return error
     kind = kind_of(error)
+    found = said(error)
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else ""
+    if reason and reason not in found[:100]:  # pyarrow has it behind the path, where it would be cut off
+        found = f"{reason}: {found}"
     if isinstance(error, PermissionError) and kind == "unavailable":
-        return SettingsError(problem, found=said(error), hint="mend the permissions, then run again")
+        return SettingsError(problem, found=found, hint="mend the permissions, then run again")
     raised: type[BatchscoreError] = UnavailableError if kind in {"expired", "unavailable"} else SettingsError
     on_s3 = kind != "unavailable" or re.search(r"AWS|S3|http", str(error)) is not None
     hint = advice(kind) if on_s3 else "check the space left and that the storage answers, then run again"
-    return raised(problem, found=said(error), hint=hint)
+    return raised(problem, found=found, hint=hint)
