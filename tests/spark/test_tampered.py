@@ -41,8 +41,9 @@ mlflow.pyfunc.save_model(
     "model", python_model=Honest(), pip_requirements=["mlflow"],
     signature=ModelSignature(inputs=Schema([ColSpec("double", "amount")]), outputs=Schema([ColSpec("double")])),
 )
-settings = {"model.name": "./model", "input.path": "in", "output.path": "out", "output.keys": ["id"], "scoring.engine": "pyfunc",
-            "registry.allowed_paths": ["model"], "spark.master": given["master"], "spark.conf": given["conf"]}
+settings = {"model.name": "./model", "input.path": "in", "output.path": "out", "output.keys": ["id"],
+            "scoring.engine": "pyfunc", "registry.allowed_paths": ["model"],
+            "spark.master": given["master"], "spark.conf": given["conf"]}
 plan = pipeline.plan(load(None, settings), RunOptions())
 if given["tampered"]:
     Path(plan.model.path, "python_model.pkl").write_bytes(pickle.dumps(Trap()))

@@ -137,7 +137,7 @@ def committed_rows(table: Path, run_id: str) -> int:
     """The rows that a run's own commit added."""
     for path in (table / "_delta_log").glob("*.json"):
         actions = [json.loads(line) for line in path.read_text().splitlines()]
-        if any(action.get("commitInfo", {}).get(manifests.RUN_KEY) == run_id for action in actions):
+        if any(action.get("commitInfo", {}).get(RUN_KEY) == run_id for action in actions):
             return sum(json.loads(action["add"]["stats"])["numRecords"] for action in actions if "add" in action)
     raise AssertionError(f"no commit names run {run_id}")
 

@@ -216,7 +216,8 @@ def test_logs_hold_no_secret_either(environment, capsys):
 
 def test_a_disks_reason_comes_before_the_path():
     where = "/a/long/way/" + 40 * "down/"
-    error = s3.failure("no", OSError(30, f"Failed to open local file '{where}'. Detail: [errno 30] Read-only file system"))
+    text = f"Failed to open local file '{where}'. Detail: [errno 30] Read-only file system"
+    error = s3.failure("no", OSError(30, text))
     assert error.found.startswith("Read-only file system: [Errno 30] Failed to open")
     plain = s3.failure("no", OSError(28, "No space left on device"))
     assert plain.found == "[Errno 28] No space left on device"
