@@ -33,8 +33,9 @@ MAX_UNITS = 2_000  # a file that is rewritten every two seconds stays small; bey
 END_SECONDS = 5.0
 MAX_PID = 2**31
 
-# Ids of the runs that ended in this process: where storage kept such a heartbeat, the living process says nothing.
-_ENDED: set[str] = set()
+# Heartbeats, without their count, of the runs that ended in this process: where storage kept one, that the process
+# lives says nothing.
+_ENDED: set[Heartbeat] = set()
 
 # ``gone`` is proved: the process was on this machine and ended, or the run ended within this very process.
 # ``silent``: it did not beat while it was watched.
@@ -239,7 +240,7 @@ class Pulse:
         """Ends the beating and removes the file."""
         self._end.set()
         self._thread.join(END_SECONDS)
-        _ENDED.add(self._beat.run_id)
+        _ENDED.add(replace(self._beat, beat=0))
         with suppress(OSError, pa.ArrowException):  # what is left is a dead run's: it blocks nobody
             remove(self._uri, self._beat.run_id)
 
@@ -279,7 +280,7 @@ class Watch:
 
     def judge(self, heartbeat: Heartbeat, data: bytes) -> State:
         """What is known of the run by now; ``unsure`` means: look again in a moment."""
-        if heartbeat.run_id in _ENDED:
+        if replace(heartbeat, beat=0) in _ENDED:
             return "gone"
         state = heartbeat.process.state(self._here)
         if state != "unsure":
