@@ -211,6 +211,10 @@ def test_a_kept_process_that_died_is_not_used_again():
     (first,) = runner.run_splits(samples.count_rows, samples.scoring_task(), samples.groups_of(1), silent)
     os.kill(first.pid, signal.SIGKILL)
     assert gone_within([first.pid], 5)
+    threads = Path(f"/proc/{first.pid}/task")  # its leader may be gone while others still hold the connection
+    until = time.monotonic() + 5
+    while threads.exists() and len(list(threads.iterdir())) > 1 and time.monotonic() < until:
+        time.sleep(0.01)
     (second,) = runner.run_splits(samples.count_rows, samples.scoring_task(), samples.groups_of(1), silent)
     assert second.pid != first.pid
     end_spares()
