@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from batchscore.errors import BatchscoreError, OutOfMemoryError, UnavailableErro
 from batchscore.runners.base import Group, Outcome, SplitsWorker, attempt, unforeseen
 
 TRIES = 3  # of a group; Spark tries a task of a cluster four times
+# A try that failed only after so long has waited for the storage again and again by itself: another would not help.
+TRY_AGAIN_SECONDS = 30
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -154,9 +157,12 @@ def _fail(error: BatchscoreError, _: Group) -> BatchscoreError:
 
 def _outcome(worker: SplitsWorker, task: ScoringTask, group: Group) -> Outcome:
     """How the group ended; it is tried again where storage failed. What takes too much memory would take it again."""
+    until = time.monotonic() + TRY_AGAIN_SECONDS
     for _ in range(TRIES - 1):
         outcome = attempt(worker, task, group)
         if not isinstance(outcome, UnavailableError) or isinstance(outcome, OutOfMemoryError):
+            return outcome
+        if time.monotonic() >= until:
             return outcome
     return attempt(worker, task, group)
 
