@@ -12,7 +12,7 @@ import pytest
 
 from batchscore.contracts import TaskResult
 from batchscore.errors import BadRowsError, BatchscoreError, SettingsError, UnavailableError
-from batchscore.runners import LocalRunner, end_spares, local, runner_class, start_ahead
+from batchscore.runners import LocalRunner, end_spares, local, process, runner_class, start_ahead
 from batchscore.runners.process import TRIES
 from tests import samples
 
@@ -204,6 +204,20 @@ def test_kept_processes_serve_the_next_run_and_another_task(tmp_path):
     assert pids & {result.pid for result in second}, "no process was used again"
     end_spares()
     assert gone_within([*pids, *(result.pid for result in second)], 2)
+
+
+@pytest.mark.parametrize(("seconds", "tries"), [(0, 1), (30, TRIES)])
+def test_a_group_whose_storage_was_waited_for_is_not_tried_again(monkeypatch, seconds, tries):
+    tried = []
+
+    def worker(*_):
+        tried.append(1)
+        raise UnavailableError("the storage does not answer")
+
+    monkeypatch.setattr(process, "TRY_AGAIN_SECONDS", seconds)
+    (group,) = samples.groups_of(1)
+    assert isinstance(process._outcome(worker, samples.scoring_task(), group), UnavailableError)
+    assert len(tried) == tries
 
 
 def test_a_kept_process_that_died_is_not_used_again():
