@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeAlias
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from batchscore.arrow.filesystem import make_folder, open_filesystem
+from batchscore.arrow.filesystem import make_folder, open_filesystem, remove_file
 from batchscore.contracts import METADATA_FOLDER, UnitValues
 
 FOLDER = f"{METADATA_FOLDER}/runs"
@@ -181,9 +181,7 @@ def remove(table_uri: str, run_id: str) -> None:
     Raises:
         OSError: storage refused.
     """
-    filesystem, root = open_filesystem(table_uri)
-    with suppress(FileNotFoundError):
-        filesystem.delete_file(f"{root}/{FOLDER}/{run_id}.json")
+    remove_file(table_uri, f"{FOLDER}/{run_id}.json")
 
 
 def write(table_uri: str, heartbeat: Heartbeat) -> None:

@@ -7,14 +7,13 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow.fs as pafs
 
-from batchscore.arrow.filesystem import open_filesystem, write_durably
+from batchscore.arrow.filesystem import open_filesystem, remove_file, write_durably
 from batchscore.contracts import (
     MAX_RUN_ID_CHARS,
     METADATA_FOLDER,
@@ -128,9 +127,7 @@ def remove(table_uri: str, run_id: str) -> None:
     Raises:
         OSError: storage refused.
     """
-    filesystem, root = open_filesystem(table_uri)
-    with suppress(FileNotFoundError):
-        filesystem.delete_file(f"{root}/{FOLDER}/{run_id}.json")
+    remove_file(table_uri, f"{FOLDER}/{run_id}.json")
 
 
 def heads(table_uri: str, run_ids: Iterable[str]) -> dict[str, ManifestHead]:

@@ -74,6 +74,31 @@ def make_folder(filesystem: pafs.FileSystem, path: str) -> None:
         filesystem.create_dir(path, recursive=True)
 
 
+def remove_file(uri: str, relative: str) -> None:
+    """Deletes a file below a location if it is there, and leaves nothing in its place.
+
+    pyarrow puts an empty object where it deletes the last file of a "folder" on S3.
+
+    Raises:
+        OSError: storage refused.
+    """
+    if not s3.is_s3(uri):
+        filesystem, root = open_filesystem(uri)
+        with suppress(FileNotFoundError):
+            filesystem.delete_file(f"{root}/{relative}")
+        return
+    import obstore  # noqa: PLC0415  # for object stores alone
+    from obstore import exceptions, store  # noqa: PLC0415
+
+    refuse_credentials(uri)
+    try:
+        obstore.delete(store.from_url(uri.rstrip("/"), **s3.obstore_options(uri)), relative)
+    except FileNotFoundError:
+        return
+    except exceptions.BaseError as error:
+        raise OSError(s3.said(error)) from error
+
+
 @contextmanager
 def storing(problem: str) -> Iterator[None]:
     """Turns what storage raises inside into errors that say whether to try again.

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchscore
-from batchscore import heartbeats
 from batchscore.arrow.filesystem import open_filesystem
 from tests.e2e.conftest import DAYS, ROWS, Job
 from tests.object_store import Front
@@ -65,12 +64,8 @@ class Lake:
         return batchscore.read_predictions(self.table).sort_by("transaction_id")
 
     def tables_keys(self) -> set[str]:
-        """Objects of the table itself, not of its ledger.
-
-        Nor the empty one that pyarrow puts where it deletes the last file of a folder, as the only heartbeat.
-        """
-        keys = self.store.keys(self.bucket, "predictions/")
-        return {key for key in keys if "__runs" not in key and not key.endswith(f"/{heartbeats.FOLDER}/")}
+        """Objects of the table itself, not of its ledger."""
+        return {key for key in self.store.keys(self.bucket, "predictions/") if "__runs" not in key}
 
 
 @pytest.fixture
