@@ -236,7 +236,7 @@ def _attempt(offer: Offer, look: Look, is_live: IsLive, attempt: int) -> Receipt
     faults.reached("commit.written")
     _read_back(offer, look, change, version)
     faults.reached("commit.read_back")
-    tables.checkpoint(offer.uri, version)
+    tables.checkpoint(offer.uri, version, offer.plan.task.output_format)
     return Receipt(version, tuple(publish.values()), tuple(dropped.values()), attempt)
 
 

@@ -71,14 +71,12 @@ def write(change: Change, table: Table | None, uri: str, output_format: OutputFo
     return True
 
 
-def checkpoint(uri: str, version: int) -> None:
+def checkpoint(uri: str, version: int, output_format: OutputFormat) -> None:
     """Writes a checkpoint where it is time for one; a failure is a warning.
 
     It is no part of the commit: a commit whose checkpoint hook fails raises although it has landed.
     """
     try:
-        table = open_table(uri)
-        if table is not None:
-            table.checkpoint(version)
+        FORMATS[output_format].checkpoint(uri, version)
     except Exception as error:  # noqa: BLE001  # the run is published: nothing here may fail it
         _LOG.warning("the checkpoint of version %d failed; the run is published: %s", version, error)

@@ -194,7 +194,8 @@ class Table(Protocol):
         Versions that are older than the files themselves need not be asked.
         """
 
-    def checkpoint(self, version: int) -> None:
+    @classmethod
+    def checkpoint(cls, uri: str, version: int) -> None:
         """Makes the table quicker to open, where the format has such a thing and wants one after ``version``.
 
         Raises:

@@ -196,17 +196,21 @@ class DeltaOutput(Table):
                 found |= {path for name, path in names.items() if name in text}
         return found
 
-    def checkpoint(self, version: int) -> None:
+    @classmethod
+    def checkpoint(cls, uri: str, version: int) -> None:
         """Writes a checkpoint when the table's interval asks for one."""
-        settings = self._table.metadata().configuration
+        table = open_table(uri)
+        if table is None:
+            return
+        settings = table.metadata().configuration
         interval = int(settings.get("delta.checkpointInterval", DEFAULT_CHECKPOINT_INTERVAL))
         if version % interval or not version:
             return
         faults.reached("checkpoint.begin")
-        self._table.create_checkpoint()
+        table.create_checkpoint()
         faults.reached("checkpoint.end")
         if settings.get("delta.enableExpiredLogCleanup", "true").lower() == "true":
-            self._table.cleanup_metadata()
+            table.cleanup_metadata()
 
     def undo(self, version: int) -> str:
         """Spark's statement."""

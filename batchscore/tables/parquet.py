@@ -188,7 +188,8 @@ class ParquetOutput(Table):
             found |= wanted & {file.path for file in pointer.files}
         return found
 
-    def checkpoint(self, version: int) -> None:
+    @classmethod
+    def checkpoint(cls, uri: str, version: int) -> None:
         """There is none: the pointer itself is the whole of a version."""
 
     def undo(self, version: int) -> str:

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from batchscore.arrow.snapshot import ActiveFile
@@ -195,7 +194,7 @@ def _column(facts: dict[str, Any]) -> Column:
 
 def _file(facts: dict[str, Any], partition_by: tuple[str, ...]) -> PointedFile:
     path = str(facts["path"])
-    if not path.startswith(f"{RUNS_FOLDER}/") or ".." in PurePosixPath(path).parts:
+    if not path.startswith(f"{RUNS_FOLDER}/") or ".." in path.split("/"):
         raise ValueError(f"file {path} is none of the table's")
     values = facts["unit"]
     return PointedFile(
