@@ -230,17 +230,22 @@ def test_two_tables_cannot_be_made_in_one_place(tmp_path):
     assert place.read().data == b"first"
 
 
-def test_a_crash_between_the_version_and_the_pointer_is_no_commit(table, monkeypatch):
+def _publish_and_die(table, point):
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    owner = LocalPlace if point == "swap" else places
+    setattr(owner, point, die)
+    publish_run(table, "r2", {D1: "n"})
+
+
+@pytest.mark.parametrize("point", ["swap", "write_durably"], ids=["before the lock", "under the lock"])
+def test_a_process_killed_between_the_version_and_the_pointer_committed_nothing(table, point):
     publish_run(table, "r1", BOTH)
-    plan, staged, manifest = prepared(table, "r2", {D1: "n"})
-
-    def dies(self, data, held):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(LocalPlace, "swap", dies)
-    with pytest.raises(KeyboardInterrupt):
-        commit(plan, staged, manifest, is_live=is_live)
-    monkeypatch.undo()
+    process = multiprocessing.get_context("spawn").Process(target=_publish_and_die, args=(table, point))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     assert len(kept(table)) == 2
     assert [entry.run_id for entry in versions(table)] == ["r1"]
     assert set(read_predictions(table)["_run_id"].to_pylist()) == {"r1"}
