@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from batchscore.arrow.filesystem import open_filesystem, write_durably
+from batchscore.arrow.filesystem import open_filesystem, remove_file, write_durably
 from batchscore.contracts import (
     METADATA_FOLDER,
     Forgetting,
@@ -74,9 +74,8 @@ def write(table_uri: str, record: Rollback | Forgetting) -> None:
 
 def remove(table_uri: str, record: Rollback | Forgetting) -> None:
     """Removes the record of a commit that did not land; one that stays does no harm."""
-    filesystem, root = open_filesystem(table_uri)
     try:
-        filesystem.delete_file(f"{root}/{_path(record)}")
+        remove_file(table_uri, _path(record))
     except OSError as error:
         _LOG.warning("%s could not be removed: %s", _path(record), error)
 

@@ -101,6 +101,7 @@ class Heartbeat:
         units: what it scores; None for the whole table, or where that is not known before reading.
         model: name and version.
         beat: how many times the file was written.
+        backfill: the backfill that the run is part of; '' for none. Its runs have dates of their own each.
     """
 
     run_id: str
@@ -110,14 +111,15 @@ class Heartbeat:
     units: tuple[UnitValues, ...] | None = None
     model: str = ""
     beat: int = 0
+    backfill: str = ""
 
     @classmethod
     def of_this_process(
-        cls, run_id: str, *, started_at: str, units: Sequence[UnitValues] | None, model: str
+        cls, run_id: str, *, started_at: str, units: Sequence[UnitValues] | None, model: str, backfill: str = ""
     ) -> Heartbeat:
         """The first beat of a run of this process."""
         claimed = None if units is None or len(units) > MAX_UNITS else tuple(units)
-        return cls(run_id, Process.own(), user(), started_at, claimed, model)
+        return cls(run_id, Process.own(), user(), started_at, claimed, model, backfill=backfill)
 
     def overlaps(self, units: Sequence[UnitValues] | None) -> bool:
         """Whether both mean some same unit; None stands for all of them."""
@@ -141,6 +143,7 @@ def from_json(text: str, run_id: str) -> Heartbeat:
             units=None if units is None else tuple(_unit(unit) for unit in units),
             model=str(facts["model"]),
             beat=int(facts["beat"]),
+            backfill=str(facts.get("backfill", "")),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return Heartbeat(run_id)

@@ -27,6 +27,8 @@ class Lease:
     Args:
         options: whether to wait for others, or to take their place.
         on_event: receives notices.
+        backfill: id of the backfill that the run is part of; its other runs have other dates, also where what a run
+            scores is found while it scores.
         watch: judges other runs.
         sleep: waits, seconds.
     """
@@ -36,10 +38,12 @@ class Lease:
         options: RunOptions,
         on_event: OnEvent,
         *,
+        backfill: str = "",
         watch: Watch | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._options, self._on_event, self._sleep = options, on_event, sleep
+        self._backfill = backfill
         self._watch = watch or Watch()
         self._waits_until = time.monotonic() + 60 * options.wait_minutes
         self._pulse: Pulse | None = None
@@ -91,6 +95,7 @@ class Lease:
             started_at=plan.created_at,
             units=_units(plan),
             model=f"{plan.model.name}/{plan.model.version}",
+            backfill=self._backfill,
         )
         trouble = "other runs cannot see that this one works, its heartbeat could not be written: {}"
         pulse = Pulse(plan.target.uri, first, lambda why: self._tell(trouble.format(why)))
@@ -103,7 +108,7 @@ class Lease:
         told = False
         while True:
             found = self._judged(plan)
-            asked = {beat: state for beat, state in found.items() if beat.overlaps(units)}
+            asked = {beat: state for beat, state in found.items() if beat.overlaps(units) and not self._is_beside(beat)}
             self._dead = {beat.run_id: state for beat, state in found.items() if state in ("gone", "silent")}
             unsure = [beat for beat, state in asked.items() if state == "unsure"]
             if not unsure:
@@ -113,6 +118,9 @@ class Lease:
                 told = True
                 self._tell(f"watching whether run {unsure[0].run_id}{_where(unsure[0])} still works")
             self._sleep(POLL_SECONDS)
+
+    def _is_beside(self, beat: Heartbeat) -> bool:
+        return bool(self._backfill) and beat.backfill == self._backfill
 
     def _judged(self, plan: ScoringPlan) -> dict[Heartbeat, heartbeats.State]:
         found: dict[Heartbeat, bytes] = {}

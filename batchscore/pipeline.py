@@ -111,7 +111,7 @@ def _run(config: JobConfig, options: RunOptions, on_event: OnEvent, ready: Ready
     on_event({"event": "stage", "stage": "plan", "text": f"{config.model.requested} on {config.input.path}"})
     attempt = _Attempt(config, _planned(config, options, spark, on_event, ready), spark, on_event, started, ready)
     on_event({"event": "run", "run_id": attempt.plan.run_id})
-    lease = leases.Lease(options, on_event)
+    lease = leases.Lease(options, on_event, backfill=ready.backfill if ready else "")
     try:
         while not attempt.plan.nothing_to_do and not lease.take(attempt.plan):
             attempt.plan = _planned(config, options, spark, on_event, ready)  # another run was at work meanwhile

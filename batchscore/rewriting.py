@@ -50,7 +50,7 @@ class Files:
             UnavailableError: storage does not answer, or the file is gone.
         """
         with _Told(path), self._filesystem.open_input_file(f"{self._root}/{path}") as opened:
-            file = pq.ParquetFile(opened)
+            file = pq.ParquetFile(opened, page_checksum_verification=True)
             stored = file.schema_arrow.names
             names = None if columns is None else [name for name in dict.fromkeys(columns) if name in stored]
             # With no column at all a batch would not tell how many rows it has.
@@ -113,6 +113,7 @@ class Writer:
             write_statistics=[field.name for field in schema if _has_bounds(field.type)],
             store_schema=False,
             coerce_timestamps="us",
+            write_page_checksum=True,
         )
 
     def write(self, batch: pa.RecordBatch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow.fs as pafs
@@ -74,29 +75,43 @@ def make_folder(filesystem: pafs.FileSystem, path: str) -> None:
         filesystem.create_dir(path, recursive=True)
 
 
-def remove_file(uri: str, relative: str) -> None:
+def remove_file(uri: str, relative: str) -> bool:
     """Deletes a file below a location if it is there, and leaves nothing in its place.
 
     pyarrow puts an empty object where it deletes the last file of a "folder" on S3.
+
+    Returns:
+        False where no such file was there; S3 does not tell.
 
     Raises:
         OSError: storage refused.
     """
     if not s3.is_s3(uri):
         filesystem, root = open_filesystem(uri)
-        with suppress(FileNotFoundError):
+        try:
             filesystem.delete_file(f"{root}/{relative}")
-        return
+        except FileNotFoundError:
+            return False
+        return True
     import obstore  # noqa: PLC0415  # for object stores alone
-    from obstore import exceptions, store  # noqa: PLC0415
+    from obstore import exceptions  # noqa: PLC0415
 
     refuse_credentials(uri)
     try:
-        obstore.delete(store.from_url(uri.rstrip("/"), **s3.obstore_options(uri)), relative)
+        obstore.delete(_s3_store(uri.rstrip("/"), s3.access()), relative)
     except FileNotFoundError:
-        return
+        return False
     except exceptions.BaseError as error:
         raise OSError(s3.said(error)) from error
+    return True
+
+
+@lru_cache(maxsize=8)
+def _s3_store(uri: str, _: s3.Access) -> Any:  # noqa: ANN401  # obstore is imported where it is needed alone
+    """One client for each location and way to reach it: it keeps its connections."""
+    from obstore import store  # noqa: PLC0415
+
+    return store.from_url(uri, **s3.obstore_options(uri))
 
 
 @contextmanager

@@ -126,6 +126,7 @@ def _batches(
             buffer_size=window,
             pre_buffer=False,
             coerce_int96_timestamp_unit="us",
+            page_checksum_verification=True,  # where the file has checksums
         )
         for batch in file.iter_batches(
             batch_size=batch_rows, row_groups=list(groups), columns=list(layout.read), use_threads=False

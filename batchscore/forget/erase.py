@@ -134,7 +134,7 @@ class Eraser:
                 return _erasure(look, -1 if landed is None else landed)
             version = self._commit(look)
             if version is not None:
-                tables.checkpoint(self._uri, version)
+                tables.checkpoint(self._uri, version, table.format)
                 return _erasure(look, version)
             sleep(publish.backoff(attempt))
         raise UnavailableError(

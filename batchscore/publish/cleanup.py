@@ -11,7 +11,7 @@ import pyarrow.fs as pafs
 from deltalake.exceptions import DeltaError
 
 from batchscore import faults, s3
-from batchscore.arrow.filesystem import make_folder, open_filesystem, storing
+from batchscore.arrow.filesystem import make_folder, open_filesystem, remove_file, storing
 from batchscore.arrow.layout import is_data_path
 from batchscore.contracts import FENCED_BY_KEY, FENCED_KEY, METADATA_FOLDER, StagedFile
 from batchscore.errors import BatchscoreError, FencedOutError, InputError, UnavailableError
@@ -168,18 +168,14 @@ def discard_run(uri: str, run_id: str) -> int:
 def _discard(uri: str, paths: set[str]) -> int:
     if not paths:
         return 0
-    filesystem, root = open_filesystem(uri)
     table = open_table(uri)
     kept = set() if table is None else table.mentioned(paths)
     deleted = 0
     faults.reached("discard.begin")
     for path in sorted(paths - kept):
         try:
-            filesystem.delete_file(f"{root}/{path}")
+            deleted += remove_file(uri, path)
             faults.reached("discard.deleted")
-            deleted += 1
-        except FileNotFoundError:
-            continue
         except OSError as error:
             _LOG.warning("staged file %s could not be deleted: %s", path, s3.said(error))
     return deleted

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import pyarrow.fs as pafs
 
 from batchscore import faults, heartbeats, manifests
-from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.filesystem import open_filesystem, remove_file
 from batchscore.arrow.snapshot import LOG_FOLDER
 from batchscore.contracts import RUNS_FOLDER
 from batchscore.publish.cleanup import FENCE_FOLDER, fence
@@ -154,6 +154,8 @@ def _fenced(uri: str, left: Leftover, by: str) -> Leftover:
     for root in {file.root for file in left.files if file.kind == "side"}:
         if open_table(root) is not None:
             in_logs = fence(root, left.run_id, by) and in_logs
+        elif left.state != "gone":  # it might still make that table, of these very files
+            left = replace(left, files=tuple(file for file in left.files if file.root != root))
     faults.reached("clean.fenced")
     if not in_logs and left.state != "gone":
         return replace(left, kept="there is no table yet whose log could keep this run from publishing")
@@ -170,11 +172,9 @@ def _removed(left: Leftover, log: Retained, sides: Mapping[str, Retained]) -> Le
 
 
 def _delete(file: LeftFile) -> bool:
-    filesystem, root = open_filesystem(file.root)
     try:
-        filesystem.delete_file(f"{root}/{file.path}")
-    except FileNotFoundError:
-        return False
+        if not remove_file(file.root, file.path):
+            return False
     except OSError as error:
         _LOG.warning("%s could not be deleted: %s", file.path, error)
         return False

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import pyarrow.fs as pafs
 
 from batchscore import amendments, tables
-from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.filesystem import open_filesystem, remove_file
 from batchscore.errors import BatchscoreError, UnavailableError
 from batchscore.publish.horizon import DataFile, Reach, data_files, forgotten_files, given_up, reachable
 from batchscore.publish.swap import MAX_ATTEMPTS, backoff
@@ -242,13 +242,10 @@ def delete_files(uri: str, paths: Iterable[str]) -> None:
     Raises:
         UnavailableError: some could not be deleted.
     """
-    filesystem, root = open_filesystem(uri)
 
     def delete(path: str) -> OSError | None:
         try:
-            filesystem.delete_file(f"{root}/{path}")
-        except FileNotFoundError:
-            return None
+            remove_file(uri, path)
         except OSError as error:
             return error
         return None

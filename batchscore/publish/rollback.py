@@ -140,7 +140,7 @@ def roll_back(
         version = _commit(look, record)
         if version is not None:
             _read_back(look, version)
-            tables.checkpoint(plan.table, version)
+            tables.checkpoint(plan.table, version, look.table.format)
             return version
         sleep(backoff(attempt))
     raise UnavailableError(

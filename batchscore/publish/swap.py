@@ -145,8 +145,6 @@ def _offer(plan: ScoringPlan, staged: StagedOutput, manifest: Manifest) -> Offer
         "batchscore.model": f"{manifest.model_name}/{manifest.model_version}",
         "batchscore.model_digest": manifest.model_digest,
         "batchscore.source": f"{manifest.source_uri}@{manifest.source_snapshot}",
-        "batchscore.units": str(len(units)),
-        "batchscore.rows": str(manifest.rows_staged),
         # What DESCRIBE HISTORY shows.
         "userMetadata": f"batchscore run {plan.run_id}: {manifest.model_name}/{manifest.model_version}, {names}",
     }
@@ -254,7 +252,11 @@ def _change(
         files=files,
         removed=removed,
         units=tuple(publish) if plan.mode == "partitions" and plan.task.replay is None else None,
-        metadata=offer.metadata,
+        metadata={
+            **offer.metadata,
+            "batchscore.units": str(len(publish)),  # less than the manifest offers where another run came first
+            "batchscore.rows": str(sum(unit.rows for unit in publish.values())),
+        },
     )
 
 

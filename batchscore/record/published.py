@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from batchscore import manifests
 from batchscore.arrow.damage import damage_of
 from batchscore.contracts import Manifest, RunRecord
 from batchscore.errors import SetupError
-from batchscore.tables import Table, open_table
+from batchscore.tables import Table, TableVersion, open_table
 
 RECOVERED = "recovered from the manifest and the table's own files"
 
@@ -30,8 +30,7 @@ def published_records(table_uri: str, run_ids: Collection[str]) -> list[RunRecor
     for run_id in sorted(set(run_ids) & (set(commits) | set(rows))):
         manifest = _manifest(table_uri, run_id)
         if manifest is not None:
-            version, ended_at = commits.get(run_id, (-1, manifest.created_at))
-            records.append(_record(table_uri, manifest, version, ended_at))
+            records.append(_record(table_uri, manifest, commits.get(run_id)))
     return records
 
 
@@ -42,9 +41,9 @@ def _manifest(table_uri: str, run_id: str) -> Manifest | None:
         return None
 
 
-def _commits(table: Table) -> dict[str, tuple[int, str]]:
-    """Version and time of each run's commit, as far back as the table still lists them."""
-    return {entry.run_id: (entry.version, entry.committed_at) for entry in table.versions() if entry.run_id}
+def _commits(table: Table) -> dict[str, TableVersion]:
+    """Each run's commit, as far back as the table still lists them."""
+    return {entry.run_id: entry for entry in table.versions() if entry.run_id}
 
 
 def _active_rows(table: Table) -> dict[str, int]:
@@ -55,12 +54,13 @@ def _active_rows(table: Table) -> dict[str, int]:
     return totals
 
 
-def _record(table_uri: str, manifest: Manifest, version: int, ended_at: str) -> RunRecord:
+def _record(table_uri: str, manifest: Manifest, commit: TableVersion | None) -> RunRecord:
+    published = {} if commit is None else commit.metadata
     return RunRecord(
         run_id=manifest.run_id,
         state="published",
         started_at=manifest.created_at,
-        ended_at=ended_at,
+        ended_at=manifest.created_at if commit is None else commit.committed_at,
         model_name=manifest.model_name,
         model_version=manifest.model_version,
         model_digest=manifest.model_digest,
@@ -68,12 +68,12 @@ def _record(table_uri: str, manifest: Manifest, version: int, ended_at: str) -> 
         source_version=manifest.source_version,
         source_snapshot=manifest.source_snapshot,
         table=table_uri,
-        table_version=version,
+        table_version=-1 if commit is None else commit.version,
         mode=manifest.mode,
-        units_published=len(manifest.units),
+        units_published=_count(published, "batchscore.units", len(manifest.units)),
         units_live=0,
         rows_read=manifest.rows_read,
-        rows=sum(unit.rows for unit in manifest.units),
+        rows=_count(published, "batchscore.rows", sum(unit.rows for unit in manifest.units)),
         engine=manifest.engine,
         runner=manifest.runner,
         seconds=0.0,
@@ -82,3 +82,9 @@ def _record(table_uri: str, manifest: Manifest, version: int, ended_at: str) -> 
         rows_quarantined=sum(count.rows for count in manifest.quarantined),
         rows_filtered=manifest.rows_filtered,
     )
+
+
+def _count(facts: Mapping[str, str], name: str, offered: int) -> int:
+    """What a commit says that it published; what the manifest offers where it does not say."""
+    text = facts.get(name, "")
+    return int(text) if text.isdecimal() else offered

@@ -6,6 +6,7 @@ A row counts only where its run was published: refused and failed runs leave the
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,9 +32,10 @@ from batchscore.contracts import (
     StagedFile,
     UnitValues,
 )
-from batchscore.errors import SettingsError, UnavailableError
+from batchscore.errors import FencedOutError, SettingsError, UnavailableError
+from batchscore.tables.delta import DeltaOutput
 
-COMMIT_ATTEMPTS = 10
+COMMIT_ATTEMPTS = 25  # as many as for a prediction table
 _NO_CHECKPOINT = PostCommitHookProperties(create_checkpoint=False)
 
 
@@ -71,8 +73,12 @@ def quarantine_uri(table_uri: str) -> str:
 def append(table_uri: str, run_id: str, files: Sequence[StagedFile]) -> None:
     """Adds what a run left out; the rows are in files under the quarantine's root already.
 
+    Each attempt is a compare-and-swap: who fences the run and then deletes its files must not find them committed
+    afterwards, which would make the table unreadable.
+
     Raises:
         SettingsError: the quarantine holds another type for one of the columns.
+        FencedOutError: the run was fenced in the quarantine.
         UnavailableError: storage refused.
     """
     if not files:
@@ -85,13 +91,16 @@ def append(table_uri: str, run_id: str, files: Sequence[StagedFile]) -> None:
             table = open_table(uri)
             if table is None:
                 _create(uri, schema, run_id, files)
-            else:
-                _extend(table, uri, schema, run_id, files)
-        except (DeltaError, OSError) as error:  # two runs may both create it: the second one then appends
+                return
+            _refuse_fenced(table, uri, run_id)
+            if _add_columns(table, uri, schema):
+                continue
+            _extend(table, run_id, files)
+        except (DeltaError, OSError) as error:  # another commit came first, or storage refused
             if _holds(uri, files):
                 return
             failure = error
-            time.sleep(0.05 * (attempt + 1))
+            time.sleep(min(0.05 * 2**attempt, 1.0) * (0.5 + random.random() / 2))  # noqa: S311  # jitter, no secret
         else:
             return
     raise UnavailableError(
@@ -99,6 +108,15 @@ def append(table_uri: str, run_id: str, files: Sequence[StagedFile]) -> None:
         found=None if failure is None else s3.said(failure),
         hint="check space and write permission, then run again",
     ) from failure
+
+
+def _refuse_fenced(table: DeltaTable, uri: str, run_id: str) -> None:
+    if DeltaOutput(uri, table).is_fenced(run_id):
+        raise FencedOutError(
+            f"run {run_id} was taken over and may no longer publish",
+            found="what it left out was removed",
+            hint="look at `batchscore history`; run again if the units are not there",
+        )
 
 
 def _holds(uri: str, files: Sequence[StagedFile]) -> bool:
@@ -134,7 +152,8 @@ def _create(uri: str, schema: Schema, run_id: str, files: Sequence[StagedFile]) 
     )
 
 
-def _extend(table: DeltaTable, uri: str, schema: Schema, run_id: str, files: Sequence[StagedFile]) -> None:
+def _add_columns(table: DeltaTable, uri: str, schema: Schema) -> bool:
+    """Whether columns had to be added: the table is to be looked at again then."""
     known = {field.name: field for field in table.schema().fields}
     new: list[Field] = []
     for field in schema.fields:
@@ -148,7 +167,10 @@ def _extend(table: DeltaTable, uri: str, schema: Schema, run_id: str, files: Seq
             )
     if new:
         table.alter.add_columns(new, post_commithook_properties=_NO_CHECKPOINT)
-        table = open_table(uri) or table
+    return bool(new)
+
+
+def _extend(table: DeltaTable, run_id: str, files: Sequence[StagedFile]) -> None:
     table.create_write_transaction(
         [*_adds(files, run_id)],
         "append",
@@ -159,7 +181,7 @@ def _extend(table: DeltaTable, uri: str, schema: Schema, run_id: str, files: Seq
 
 
 def _properties(run_id: str) -> CommitProperties:
-    return CommitProperties(max_commit_retries=15, custom_metadata={"batchscore.quarantine_of": run_id})
+    return CommitProperties(max_commit_retries=0, custom_metadata={"batchscore.quarantine_of": run_id})
 
 
 def _adds(files: Sequence[StagedFile], run_id: str) -> list[AddAction]:

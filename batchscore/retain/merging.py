@@ -70,7 +70,7 @@ def merge(
             return Merge()
         version = _commit(table, groups, written, merge_id, since)
         if version is not None:
-            tables.checkpoint(uri, version)
+            tables.checkpoint(uri, version, table.format)
             return Merge(sum(map(len, groups)), len({group[0].unit for group in groups}), len(written), version)
         sleep(publish.backoff(attempt))
     raise UnavailableError(

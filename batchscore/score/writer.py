@@ -16,7 +16,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from batchscore import faults
-from batchscore.arrow.filesystem import make_folder, open_filesystem, storing
+from batchscore.arrow.filesystem import make_folder, open_filesystem, remove_file, storing
 from batchscore.arrow.layout import data_folder, partition_value
 from batchscore.arrow.splits import constant
 from batchscore.arrow.values import array_of, numbers_of
@@ -84,6 +84,7 @@ class _OpenFile:
             store_schema=False,
             use_dictionary=list(repetitive) or False,
             coerce_timestamps="us",
+            write_page_checksum=True,  # what storage damages later is noticed when it is read
         )
         self._buffered: list[pa.RecordBatch] = []
         self._buffered_rows = 0
@@ -185,7 +186,7 @@ class StagedWriter:
                 file.abandon()
         for path in self._paths:
             with suppress(OSError):
-                self._filesystem.delete_file(path)
+                remove_file(self._task.staging_uri, path)
 
     def _file(self, unit: UnitValues) -> _OpenFile:
         if unit in self._open:
@@ -200,7 +201,7 @@ class StagedWriter:
         if folder not in self._folders:
             make_folder(self._filesystem, f"{self._root}/{folder}".rstrip("/"))
             self._folders.add(folder)
-        self._paths.append(f"{self._root}/{relative}")
+        self._paths.append(relative)
         constants = {**self._constants, **self._of_unit(unit)}
         self._open[unit] = _OpenFile(self._filesystem, self._root, relative, self._schema, constants, self._repetitive)
         return self._open[unit]
@@ -241,8 +242,6 @@ class QuarantineWriter:
         self._task = task
         self._problem = f"rows could not be quarantined at {task.quarantine_uri}"
         self._file: _OpenFile | None = None
-        self._filesystem: pafs.FileSystem | None = None
-        self._path = ""
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Appends rows: the columns of :func:`quarantine_schema` without lineage.
@@ -257,13 +256,12 @@ class QuarantineWriter:
 
     def _begun(self) -> _OpenFile:
         task = self._task
-        self._filesystem, root = open_filesystem(task.quarantine_uri)
-        make_folder(self._filesystem, root)
+        filesystem, root = open_filesystem(task.quarantine_uri)
+        make_folder(filesystem, root)
         name = f"part-00000-{task.run_id}-{uuid.uuid4().hex[:12]}.zstd.parquet"
-        self._path = f"{root}/{name}"
         schema = quarantine_schema(task)
         repetitive = [name for name in (REASON_COLUMN, COLUMN_COLUMN, DETAIL_COLUMN) if name in schema.names]
-        return _OpenFile(self._filesystem, root, name, schema, quarantine_lineage(task), repetitive)
+        return _OpenFile(filesystem, root, name, schema, quarantine_lineage(task), repetitive)
 
     def finish(self) -> tuple[StagedFile, ...]:
         """Closes the file and returns it, if there is one.
@@ -276,11 +274,11 @@ class QuarantineWriter:
 
     def discard(self) -> None:
         """Removes what was written: the task failed, and its file belongs to nobody."""
-        if self._file is not None and self._filesystem is not None:
+        if self._file is not None:
             with suppress(OSError):
                 self._file.abandon()
             with suppress(OSError):
-                self._filesystem.delete_file(self._path)
+                remove_file(self._task.quarantine_uri, self._file.relative)
 
 
 def unit_codes(batch: pa.RecordBatch, names: tuple[str, ...]) -> tuple[np.ndarray, list[UnitValues]]:

@@ -18,7 +18,7 @@ from typing import Self
 
 import pyarrow.fs as pafs
 
-from batchscore.arrow.filesystem import open_filesystem, write_durably
+from batchscore.arrow.filesystem import open_filesystem, remove_file, write_durably
 from batchscore.arrow.snapshot import ActiveFile, Snapshot
 from batchscore.contracts import (
     FENCED_BY_KEY,
@@ -296,9 +296,8 @@ def _read_version(filesystem: pafs.FileSystem, root: str, path: str) -> Pointer 
 
 
 def _forget(uri: str, path: str) -> None:
-    filesystem, root = open_filesystem(uri)
     with suppress(OSError):
-        filesystem.delete_file(f"{root}/{path}")
+        remove_file(uri, path)
 
 
 def _added(files: Sequence[StagedFile], run_id: str) -> tuple[PointedFile, ...]:

@@ -65,7 +65,7 @@ class StagedTable:
                     name: partition_scalar(text, schema.field(name).type) for name, text in file.unit if name in names
                 }
                 with self.filesystem.open_input_file(f"{self.root}/{file.path}") as source:
-                    reader = pq.ParquetFile(source, metadata=footer, pre_buffer=True)
+                    reader = pq.ParquetFile(source, metadata=footer, pre_buffer=True, page_checksum_verification=True)
                     for batch in reader.iter_batches(BATCH_ROWS, columns=inside, use_threads=False):
                         yield _with_partition(batch, schema, values)
         except (OSError, pa.ArrowInvalid) as error:

@@ -17,6 +17,7 @@ from batchscore import pipeline
 from batchscore.config import load
 from batchscore.contracts import RunOptions
 from tests.fuzz.arena import Arena
+from tests.tally import tally  # noqa: F401  # a fixture
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 ROWS = 300

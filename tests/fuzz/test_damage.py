@@ -40,7 +40,7 @@ def files_of(arena, pattern):
 
 @CASES
 @pytest.mark.parametrize("kind", KINDS)
-def test_damaged_files(arena, kind, cases):
+def test_damaged_files(arena, tally, kind, cases):
     pattern, commands = KINDS[kind]
     files = files_of(arena, pattern)
     before = arena.published()
@@ -48,7 +48,7 @@ def test_damaged_files(arena, kind, cases):
     for seed in range(cases):
         path = files[seed % len(files)]
         content = damaged(path.read_bytes(), seed, name=path.name)
-        with arena.with_content(path, content):
+        with tally.case(f"damaged: {kind}"), arena.with_content(path, content):
             for command in commands:
                 answer = called(*command)
                 check_answer(answer, (path, seed, command))
@@ -59,13 +59,13 @@ def test_damaged_files(arena, kind, cases):
 
 
 @CASES
-def test_damaged_pages_of_parquet(arena, cases):
+def test_damaged_pages_of_parquet(arena, tally, cases):
     """The worker, in this process: it stages rows or ends with an error that names the file."""
     files = files_of(arena, "parquet/*/*")
     for seed in range(cases):
         path = files[seed % len(files)]
         content = damaged(path.read_bytes(), seed)
-        with arena.with_content(path, content), time_limit():
+        with tally.case("damaged: pages of Parquet"), arena.with_content(path, content), time_limit():
             scored(seed, path.name)
 
 
@@ -89,7 +89,7 @@ def check_error(error: BatchscoreError, seed: int, name: str) -> None:
 
 
 @pytest.mark.parametrize("cases", [1, pytest.param(24, marks=pytest.mark.torture)])
-def test_whole_runs_in_processes_of_their_own(arena, cases):
+def test_whole_runs_in_processes_of_their_own(arena, tally, cases):
     """A sample of all kinds, as a user would meet them."""
     before = arena.published()
     kinds = [*KINDS.values(), ("parquet/*/*", [])]
@@ -98,7 +98,8 @@ def test_whole_runs_in_processes_of_their_own(arena, cases):
         path = files_of(arena, pattern)[0]
         given = PARQUET if pattern.startswith("parquet") else ()
         command = [sys.executable, "-m", "batchscore", "run", "--config", "job.yaml", *given]
-        with arena.with_content(path, damaged(path.read_bytes(), seed + 7_000, name=path.name)):
+        content = damaged(path.read_bytes(), seed + 7_000, name=path.name)
+        with tally.case("damaged: whole runs in processes of their own"), arena.with_content(path, content):
             done = subprocess.run(
                 command,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},

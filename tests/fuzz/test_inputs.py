@@ -41,7 +41,7 @@ def yaml_line(key: str, value: object) -> str:
 
 
 @CASES
-def test_settings_files(arena, cases):
+def test_settings_files(arena, tally, cases):
     before = arena.published()
     lines = st.builds(yaml_line, st.sampled_from(sorted(all_keys())) | texts, values)
 
@@ -52,7 +52,8 @@ def test_settings_files(arena, cases):
         good = Path("job.yaml").read_text() if beside else ""
         Path("made.yaml").write_bytes((good + text).encode("utf-8", "surrogatepass"))
         answer = called("plan", "--config", "made.yaml", "--runner", "local", "--tracking-uri", "none")
-        check_answer(answer, text)
+        with tally.case("made up: settings files"):
+            check_answer(answer, text)
 
     check()
     assert arena.published() == before
@@ -71,7 +72,7 @@ SENSIBLE = (
 
 
 @CASES
-def test_command_lines(arena, cases):
+def test_command_lines(arena, tally, cases):
     before = arena.published()
     values = st.sampled_from(SENSIBLE) | st.text(
         st.characters(exclude_characters="\x00", exclude_categories=()), max_size=20
@@ -85,7 +86,8 @@ def test_command_lines(arena, cases):
         # Another runner would start Spark for a name that could be a table's.
         local = ["--config", "job.yaml", "--runner", "local"] if command in {"plan", "check"} else []
         answer = called(command, *local, *given_parts)
-        check_answer(answer, (command, *given_parts))
+        with tally.case("made up: command lines"):
+            check_answer(answer, (command, *given_parts))
 
     check()
     assert arena.published() == before
@@ -102,45 +104,48 @@ WORDS = (
 
 
 @CASES
-def test_conditions(cases):
+def test_conditions(tally, cases):
     """Parsed, left to Spark with a reason, or refused as a setting: nothing else."""
 
     @settings(settings.get_profile("fuzz"), max_examples=5 * cases)
     @given(st.lists(st.sampled_from(WORDS) | texts, max_size=14).map(" ".join) | st.text(max_size=60))
     def check(sql):
-        try:
-            parse_where(sql, COLUMNS)
-        except SettingsError as error:
-            assert len(str(error)) <= MOST_CHARS  # noqa: PT017
+        with tally.case("made up: conditions"):
+            try:
+                parse_where(sql, COLUMNS)
+            except SettingsError as error:
+                assert len(str(error)) <= MOST_CHARS  # noqa: PT017
 
     check()
 
 
 @CASES
-def test_partition_values_stay_in_their_folder(cases):
+def test_partition_values_stay_in_their_folder(tally, cases):
     @settings(settings.get_profile("fuzz"), max_examples=5 * cases)
     @given(
         st.text(min_size=1, max_size=300), st.text(max_size=300) | st.sampled_from(["..", ".", "/", "a/../..", "%2f"])
     )
     def check(name, value):
-        path = partition_path(((name, value),))
-        assert "/" not in path
-        assert "\\" not in path
-        assert path not in {"", ".", ".."}
-        assert not path.startswith(("_", "."))
-        assert len(path.encode()) <= 255
-        if "~" not in path and value:
-            assert hive_values(f"{path}/file") == ((name, value),)
+        with tally.case("made up: partition values"):
+            path = partition_path(((name, value),))
+            assert "/" not in path
+            assert "\\" not in path
+            assert path not in {"", ".", ".."}
+            assert not path.startswith(("_", "."))
+            assert len(path.encode()) <= 255
+            if "~" not in path and value:
+                assert hive_values(f"{path}/file") == ((name, value),)
 
     check()
 
 
 @CASES
-def test_partitions_that_are_asked_for(arena, cases):
+def test_partitions_that_are_asked_for(arena, tally, cases):
     @settings(settings.get_profile("fuzz"), max_examples=cases)
     @given(texts | st.sampled_from(["ds", "DS", "id", "amount"]), texts | st.sampled_from(["2026-11-01", "..", "null"]))
     def check(column, value):
         answer = called("plan", "--config", "job.yaml", "--runner", "local", "--partition", f"{column}={value}")
-        check_answer(answer, (column, value))
+        with tally.case("made up: partitions that are asked for"):
+            check_answer(answer, (column, value))
 
     check()

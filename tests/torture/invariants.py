@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,9 +17,14 @@ import yaml
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+import batchscore
+from batchscore import amendments
+from batchscore.contracts import RUN_COLUMN, OutputFormat
+from batchscore.tables import open_table
+from batchscore.tables.pointer import POINTER
 from tests.factories.jobs import Oracle, SmallJob, day_frame, make_job, text_of
 from tests.factories.models import save_estimator, train_trees
-from tests.torture.scenarios import COMMITTED, IN_DRIVER, orphans
+from tests.torture.scenarios import COMMITTED, IN_DRIVER
 
 DAYS = 4
 BAD = 1e9  # outside of the rule's range
@@ -28,6 +35,9 @@ POINTS = tuple(point for point in IN_DRIVER if not point.startswith("checkpoint.
 
 days = st.integers(1, DAYS)
 places = st.frozensets(st.integers(0, 9), max_size=3)
+
+
+Key = tuple[int, str]  # what a day was scored from: the stamp of its input, and the model
 
 
 @dataclass
@@ -41,15 +51,37 @@ class Day:
     runs: list[str] = field(default_factory=list)
     replayed: set[str] = field(default_factory=set)
 
+    @property
+    def key(self) -> Key:
+        return self.stamp, self.model
 
-def make_template(folder: Path) -> dict[str, Oracle]:
+
+@dataclass
+class Commit:
+    """What a run published, and the table right after it."""
+
+    run_id: str
+    published: Mapping[int, Key]
+    table: Mapping[int, Day]
+
+
+@dataclass
+class Withdrawn:
+    """What a rollback took back of a day, for as long as the day is as the rollback left it."""
+
+    day: int
+    runs: list[str]
+    keys: set[Key]
+
+
+def make_template(folder: Path, output_format: OutputFormat) -> dict[str, Oracle]:
     """A job with two models whose engines are proved, and no data."""
     job, first = make_job(folder, 1)
     model, frame, _ = train_trees(MODELS["model2"], "float32")
     save_estimator(folder / "model2", model, frame, model.predict(frame))
     settings = yaml.safe_load(job.settings.read_text())
     settings["quarantine"] = {"rules": [SANE], "max_fraction": 0.9}
-    settings["output"]["partition_by"] = ["ds"]
+    settings["output"] |= {"partition_by": ["ds"], "format": output_format}
     job.settings.write_text(yaml.safe_dump(settings))
     for name in MODELS:
         done = job.run("--model", str(folder / name), "--output", "predictions/proof")
@@ -78,13 +110,15 @@ class TableMachine(RuleBasedStateMachine):
         self.current = "model"
         self.inputs: dict[int, tuple[int, frozenset[int], int]] = {}
         self.table: dict[int, Day] = {}
+        self.commits: list[Commit] = []
+        self.withdrawn: list[Withdrawn] = []
 
     def teardown(self) -> None:
         try:
             if self.table:
                 done = self.job.run(str(self.job.table), command="clean")
                 assert done.code == 0, done.err
-                assert orphans(self.job.table) == []
+                assert strays(self.job.table) == []
         finally:
             shutil.rmtree(self._place, ignore_errors=True)
 
@@ -142,8 +176,9 @@ class TableMachine(RuleBasedStateMachine):
         wanted = self.due(named=True, only=set(range(first, last + 1)))
         done = self.job.run(*self.flags(), "--from", text_of(first), "--to", text_of(last), command="backfill")
         assert done.code == 0, done.err
-        self.publish(wanted)
-        self.read_runs(wanted)
+        for day in sorted(wanted):  # a commit each, oldest first
+            self.publish({day})
+            self.read_runs({day})
         self.check()
 
     @rule(point=st.sampled_from(POINTS))
@@ -164,7 +199,7 @@ class TableMachine(RuleBasedStateMachine):
         run_id = held.runs[-1]
         done = self.job.run(run_id, "--config", str(self.job.settings), command="replay")
         assert done.code == 0, done.err
-        added = 0
+        added: dict[int, int] = {}
         for other, unit in self.table.items():
             if run_id not in unit.runs or run_id in unit.replayed or not unit.missing:
                 continue
@@ -173,11 +208,32 @@ class TableMachine(RuleBasedStateMachine):
             sound = {key for key in unit.missing if key not in spoiled}
             unit.rows |= {key: found[key] for key in sound}
             unit.missing -= sound
-            added += len(sound)
             if sound:
+                added[other] = len(sound)
                 unit.replayed.add(run_id)
                 unit.runs.append(done.answer["run_id"])
-        assert done.answer["rows"] == added
+        assert done.answer["rows"] == sum(added.values()), done.answer
+        if added:
+            self.note(done.answer["run_id"], set(added))
+        self.check()
+
+    @rule(pick=st.integers(0, 1_000))
+    @precondition(lambda self: self.commits)
+    def roll_back(self, pick: int) -> None:
+        """Also forward again, to what a rollback took back."""
+        place = pick % len(self.commits)
+        commit = self.commits[place]
+        changed = {day for day in {*self.table, *commit.table} if self.runs(day) != runs_of(commit.table, day)}
+        held = {run for day in changed for run in self.runs(day)}
+        done = self.job.run("--to", commit.run_id, command="rollback")
+        assert done.code == 0, done.err
+        assert done.answer["nothing_to_do"] == (not changed), done.answer
+        since = [other for index, other in enumerate(self.commits) if index > place or other.run_id in held]
+        for day in changed:
+            keys = {other.published[day] for other in since if day in other.published}
+            self.withdrawn.append(Withdrawn(day, runs_of(commit.table, day), keys))
+        if changed:
+            self.table = deepcopy(dict(commit.table))
         self.check()
 
     def flags(self) -> tuple[str, ...]:
@@ -190,9 +246,18 @@ class TableMachine(RuleBasedStateMachine):
             held = self.table.get(day)
             same_input = held is not None and held.stamp == stamp
             other_model = held is not None and held.model != self.current
-            if (only is None or day in only) and (not same_input or (named and other_model)):
+            back = (stamp, self.current) in self.taken_back(day)
+            if (only is None or day in only) and (not same_input or (named and other_model)) and not back:
                 found.add(day)
         return found
+
+    def taken_back(self, day: int) -> set[Key]:
+        """What rollbacks took back of a day that is as they left it."""
+        return {key for item in self.withdrawn if (item.day, item.runs) == (day, self.runs(day)) for key in item.keys}
+
+    def runs(self, day: int) -> list[str]:
+        """The runs whose rows the table holds of a day; none where it holds none."""
+        return runs_of(self.table, day)
 
     def ended(self, done, wanted: set[int]) -> None:
         assert done.code == 0, done.err
@@ -200,6 +265,8 @@ class TableMachine(RuleBasedStateMachine):
         self.publish(wanted)
         for day in wanted:
             self.table[day].runs = [done.answer["run_id"]]
+        if wanted:
+            self.note(done.answer["run_id"], wanted)
         self.check()
 
     def publish(self, wanted: set[int]) -> None:
@@ -210,15 +277,38 @@ class TableMachine(RuleBasedStateMachine):
 
     def read_runs(self, wanted: set[int]) -> None:
         """The table says which run published, where the command could not."""
-        content = self.job.content()
+        found = batchscore.read_predictions(str(self.job.table), columns=["ds", RUN_COLUMN]).to_pylist()
         for day in wanted:
-            self.table[day].runs = [content[text_of(day)].run_id]
+            (self.table[day].runs,) = [
+                [run] for run in {row[RUN_COLUMN] for row in found if str(row["ds"]) == text_of(day)}
+            ]
+        if wanted:
+            ((run_id,),) = {tuple(self.table[day].runs) for day in wanted}
+            self.note(run_id, wanted)
+
+    def note(self, run_id: str, days: set[int]) -> None:
+        """A commit of the run landed; the model of the table is what it is after it."""
+        self.commits.append(Commit(run_id, {day: self.table[day].key for day in days}, deepcopy(self.table)))
 
     def check(self) -> None:
-        found = {}
-        if (self.job.table / "_delta_log").exists():
-            found = {day: dict(rows) for day, rows in rows_by_day(self.job).items()}
+        found = rows_by_day(self.job) if open_table(str(self.job.table)) else {}
         assert found == {text_of(day): unit.rows for day, unit in self.table.items()}
+
+
+def runs_of(table: Mapping[int, Day], day: int) -> list[str]:
+    return table[day].runs if day in table else []
+
+
+def strays(table: Path) -> list[str]:
+    """Files that no version mentions and that are no record of what was published, rolled back or forgotten."""
+    newest = open_table(str(table))
+    assert newest is not None
+    past = list(newest.past())
+    known = {path for version in past for path in (*version.files, version.document)} | {POINTER, "_batchscore/table"}
+    known |= {f"_batchscore/manifests/{version.commit.run_id}.json" for version in past}
+    known |= {f"{amendments.ROLLBACKS}/{record.rollback_id}.json" for record in amendments.rollbacks(str(table))}
+    files = (path.relative_to(table) for path in table.rglob("*") if path.is_file())
+    return sorted(str(path) for path in files if path.parts[0] != "_delta_log" and str(path) not in known)
 
 
 def rows_by_day(job: SmallJob) -> dict[str, dict[int, float]]:
@@ -227,9 +317,7 @@ def rows_by_day(job: SmallJob) -> dict[str, dict[int, float]]:
     Raises:
         AssertionError: a key is there twice.
     """
-    from deltalake import DeltaTable
-
-    rows = DeltaTable(job.table).to_pyarrow_table(columns=["id", "ds", "prediction"])
+    rows = batchscore.read_predictions(str(job.table), columns=["id", "ds", "prediction"])
     found: dict[str, dict[int, float]] = {}
     for key, day, score in zip(*(rows[name].to_pylist() for name in ("id", "ds", "prediction")), strict=True):
         unit = found.setdefault(str(day), {})

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.torture.invariants import TableMachine, make_template
 
-WHAT = "random sequences of change, promotion, run, backfill, kill and replay"
-STEPS = 12
+WHAT = "random sequences of change, promotion, run, backfill, kill, replay and rollback"
+STEPS = 14
 
 
-def test_sequences(tmp_path_factory, tally, rounds):
+@pytest.mark.parametrize("output_format", ["delta", "parquet"])
+def test_sequences(tmp_path_factory, tally, rounds, output_format):
     folder = tmp_path_factory.mktemp("invariants") / "template"
-    TableMachine.oracles = make_template(folder)
+    TableMachine.oracles = make_template(folder, output_format)
     TableMachine.template = folder
-    examples = max(1, rounds // 5)
+    examples = max(1, rounds // 10)
     run_state_machine_as_test(
         TableMachine,
         settings=settings(
@@ -27,5 +29,6 @@ def test_sequences(tmp_path_factory, tally, rounds):
             database=None,
         ),
     )
-    tally.tried[WHAT] += examples
-    tally.held[WHAT] += examples
+    what = f"{WHAT}, {output_format}"
+    tally.tried[what] += examples
+    tally.held[what] += examples

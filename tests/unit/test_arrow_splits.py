@@ -262,3 +262,15 @@ def test_a_partition_column_and_an_absent_one_are_no_dictionaries(tmp_path):
     split = whole(path, partition=(("day", "x"),))
     [batch] = read_split(split, str(tmp_path), columns, None, 5, coded={"day", "none"})
     assert batch.to_pylist() == [{"n": 1, "day": "x", "none": None}, {"n": 2, "day": "x", "none": None}]
+
+
+def test_a_page_that_is_not_what_was_written_is_noticed_where_the_file_has_checksums(tmp_path):
+    table, path = pa.table({"a": pa.array(range(1_000, 2_000), pa.int64())}), tmp_path / "a.parquet"
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    data = bytearray(path.read_bytes())
+    place = data.index((1_500).to_bytes(8, "little"))
+    data[place] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(InputError, match=r"a\.parquet") as caught:
+        read(path, {"a": "long"})
+    assert "CRC" in caught.value.text()

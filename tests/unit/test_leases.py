@@ -82,6 +82,24 @@ def test_a_live_run_on_other_units_is_no_matter(table, plan):
     assert running(table) == [THEIRS]
 
 
+def test_runs_of_one_backfill_do_not_block_each_other(table, plan):
+    """Their dates differ, also where the units of each are found only while it scores."""
+    unknown = replace(plan, units_known=False, units=())
+    beside = replace(beating(table, units=None), backfill="backfill-1")
+    heartbeats.write(table, beside)
+    turn = Lease(RunOptions(), [].append, backfill="backfill-1")
+    assert turn.take(unknown)
+    (mine,) = (beat for beat in heartbeats.read_all(table) if beat.run_id == MINE)
+    assert mine.backfill == "backfill-1"
+    turn.end()
+    for other in ("backfill-2", ""):
+        with pytest.raises(UnavailableError, match=THEIRS):
+            Lease(RunOptions(), [].append, backfill=other).take(unknown)
+    heartbeats.write(table, replace(beside, backfill=""))
+    with pytest.raises(UnavailableError, match=THEIRS):
+        Lease(RunOptions(), [].append, backfill="backfill-1").take(unknown)
+
+
 def test_a_dead_run_blocks_nobody(table, plan):
     beating(table, begun="1")
     turn = lease()

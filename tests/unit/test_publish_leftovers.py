@@ -286,6 +286,25 @@ def test_staged_files_beside_the_table_go_with_their_run(table):
     assert not may_publish(str(beside), DEAD)
 
 
+def test_files_beside_the_table_stay_where_a_run_may_yet_make_a_table_of_them(table):
+    """Nothing can fence it there: a table whose files are gone could not be read."""
+    beside = Path(f"{table}__quarantine")
+    beside.mkdir()
+    for run_id in (DEAD, OTHER):
+        (beside / f"part-00000-{run_id}-{'0' * 12}.parquet").write_bytes(b"x")
+    killed(table)
+    prepared(table, OTHER, (D1,))
+    beating(table, OTHER, host="elsewhere")
+    removed = clean(table, watch=Watch(silent_seconds=0.05), sleep=lambda _: None).removed
+    assert [(left.run_id, left.state) for left in removed] == [(DEAD, "gone"), (OTHER, "silent")]
+    assert [{file.kind for file in left.files} for left in removed] == [
+        {"data", "side", "manifest", "heartbeat"},
+        {"data", "manifest", "heartbeat"},
+    ]
+    assert [path.name for path in beside.iterdir()] == [f"part-00000-{OTHER}-{'0' * 12}.parquet"]
+    assert not may_publish(table, OTHER)
+
+
 def test_other_peoples_files_are_never_touched(table):
     names = ["notes.txt", "part-00000-c000.snappy.parquet", "ds=2026-01-01/part-00000-01234567-0123-c000.parquet",
              "_batchscore/manifests/README", "_other/part-00000-x.parquet"]  # fmt: skip

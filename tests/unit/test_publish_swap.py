@@ -15,6 +15,7 @@ from batchscore.errors import BatchscoreError, FencedOutError, SettingsError, Un
 from batchscore.plan.units import is_live
 from batchscore.predictions import read_predictions
 from batchscore.publish import check_removal, commit, fence
+from batchscore.record import published_records
 from batchscore.tables import delta, open_table
 from tests.factories.delta import actions, active_adds, delete_rows, set_properties
 from tests.factories.staging import (
@@ -356,6 +357,10 @@ def test_the_same_unit_by_another_run_meanwhile_is_dropped(table):
     assert [unit.values for unit in receipt.published] == [D1]
     assert [unit.values for unit in receipt.dropped] == [D2]
     assert runs_by_unit(table) == {D1: {"r1": 2}, D2: {"r2": 2}}
+    info = open_table(table).versions()[0].metadata
+    assert (info["batchscore.run_id"], info["batchscore.units"], info["batchscore.rows"]) == ("r1", "1", "2")
+    (found,) = published_records(table, {"r1"})  # what a lost ledger is made of
+    assert (found.units_published, found.rows, found.table_version) == (1, 2, receipt.version)
 
 
 def test_other_content_meanwhile_fences_out_and_says_who(table):

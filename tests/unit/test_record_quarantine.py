@@ -10,7 +10,8 @@ import pytest
 from deltalake import DeltaTable
 
 from batchscore.contracts import Column, OutputColumn, RunRecord
-from batchscore.errors import SettingsError, UnavailableError
+from batchscore.errors import FencedOutError, SettingsError, UnavailableError
+from batchscore.publish import fence
 from batchscore.quarantine import report
 from batchscore.record import append as append_record
 from batchscore.record import quarantine
@@ -101,6 +102,36 @@ def test_runs_that_append_at_once_all_succeed(tmp_path):
         thread.join()
     assert not failed
     assert {count.run_id for count in quarantine.counts(str(table))} == set(files)
+
+
+def test_a_run_whose_files_were_removed_behind_a_fence_commits_none_of_them(tmp_path):
+    table = tmp_path / "out"
+    quarantine.append(str(table), "run-1", left_out(table, "run-1", [1]))
+    files = left_out(table, "run-2", [2], extra=("shop",))  # it would add a column, too
+    fence(quarantine.quarantine_uri(str(table)), "run-2", "cleaned up")
+    for file in files:
+        (tmp_path / "out__quarantine" / file.path).unlink()
+    with pytest.raises((FencedOutError, UnavailableError)):
+        quarantine.append(str(table), "run-2", files)
+    again = left_out(table, "run-2", [2], extra=("shop",))
+    with pytest.raises(FencedOutError, match="run-2 was taken over"):
+        quarantine.append(str(table), "run-2", again)
+    assert [(count.run_id, count.rows) for count in quarantine.counts(str(table))] == [("run-1", 1)]
+
+
+def test_a_fence_that_comes_between_the_look_and_the_commit_is_seen(tmp_path, monkeypatch):
+    table = tmp_path / "out"
+    quarantine.append(str(table), "run-1", left_out(table, "run-1", [1]))
+    files, extend = left_out(table, "run-2", [2]), quarantine._extend
+
+    def late(*arguments):
+        fence(quarantine.quarantine_uri(str(table)), "run-2", "cleaned up")
+        extend(*arguments)
+
+    monkeypatch.setattr(quarantine, "_extend", late)
+    with pytest.raises(FencedOutError):
+        quarantine.append(str(table), "run-2", files)
+    assert [count.run_id for count in quarantine.counts(str(table))] == ["run-1"]
 
 
 def test_units_of_a_run(tmp_path):

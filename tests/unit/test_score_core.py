@@ -126,6 +126,19 @@ def test_more_units_than_open_files_stay_bounded_and_lose_nothing(tmp_path):
     assert len({file.path for file in files}) == len(files)
 
 
+def test_pages_have_checksums(tmp_path):
+    writer = StagedWriter(values.task(str(tmp_path)))
+    writer.write(score_batch(batch(range(1_000), [0.5] * 1_000), writer._task, Doubling()).table)
+    (file,) = writer.finish()
+    path = tmp_path / file.path
+    column = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    data = bytearray(path.read_bytes())
+    data[column.data_page_offset + column.total_compressed_size - 1] ^= 1  # the last byte of the keys
+    path.write_bytes(bytes(data))
+    with pytest.raises(OSError, match="CRC checksum"):
+        pq.ParquetFile(path, page_checksum_verification=True).read(columns=["id"])
+
+
 def test_float_columns_have_no_bounds_in_the_footer(tmp_path):
     task = values.task(str(tmp_path))
     writer = StagedWriter(task)

@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from batchscore.contracts import Check, ReasonCount, Verdict
@@ -182,6 +183,22 @@ def test_rows_that_were_bad_do_not_count_as_lost(tmp_path):
         staged.stage(tmp_path, files), rows_read=N + 8, rows_filtered=5, quarantined=(ReasonCount("cast", "x", 3),)
     )
     assert judged(tmp_path, files, staged_output=output).passed
+
+
+def test_a_file_that_was_damaged_since_it_was_staged(tmp_path):
+    files = [("a.parquet", (), table())]
+    output = staged.stage(tmp_path, files)
+    path = tmp_path / "a.parquet"
+    pq.write_table(table(), path, compression="none", use_dictionary=False, write_page_checksum=True)
+    (file,) = output.files
+    output = dataclasses.replace(output, files=(dataclasses.replace(file, size=path.stat().st_size),))
+    assert judged(tmp_path, files, staged_output=output).passed
+    column = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    data = bytearray(path.read_bytes())
+    data[column.data_page_offset + column.total_compressed_size - 8] ^= 1  # another key, and no repeated one
+    path.write_bytes(bytes(data))
+    with pytest.raises(UnavailableError, match="cannot be read back"):
+        judged(tmp_path, files, staged_output=output)
 
 
 @pytest.mark.parametrize("fault", ["vanished", "truncated"])
