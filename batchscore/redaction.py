@@ -23,7 +23,7 @@ LONG_CHARS = 16  # shorter ones are masked where they stand alone: one may be a 
 MAX_READ_CHARS = 50_000
 
 _SECRET_NAME = re.compile(
-    r"pass(word|wd|phrase)?$|pwd$|secret|token|credential|private.?key|api.?key|access.?key|account.?key|shared.?key"
+    r"pass(word|wd|phrase)|pass$|pwd|secret|token|credential|private.?key|api.?key|access.?key|account.?key|shared.?key"
     r"|\bsas\b|sas$|auth(?!or)|\.key\.|fs\.azure\.account\.key",
     re.IGNORECASE,
 )
@@ -34,8 +34,12 @@ _SIGNING_NAMES = ("sig", "signature", "key")
 _CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs"})
 # In these a user without a password is a token; elsewhere, as in hdfs://hadoop@…, it is a name.
 _TOKEN_SCHEMES = frozenset({"http", "https"})
+# In these digits before a slash are a port, though an "@" follows; elsewhere a password may begin so.
+_PORT_SCHEMES = frozenset({*_TOKEN_SCHEMES, "hdfs", "webhdfs", "swebhdfs", "dbfs", "spark", "kafka", "grpc", "grpcs"})
 
 _URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]{0,30})://(?P<rest>[^\s'\"<>]*)")
+_WHOLE_URI = re.compile(r"\s*(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]{0,30})://(?P<rest>.*)", re.DOTALL)
+_PORT = re.compile(r"\d{1,5}(?:[/?#]|$)")
 _WORD = r"(?:password|passwd|pwd|secret|token|credential|(?:account|shared|access|api|private)[._\-]?key)"
 _ASSIGNED = re.compile(
     rf"(?P<name>[A-Za-z0-9_.\-]{{0,80}}{_WORD}[A-Za-z0-9_.\-]{{0,80}})"
@@ -135,7 +139,35 @@ def secrets_of(name: str, value: str) -> list[str]:
     """
     if is_secret_name(name):
         return [value]
-    return [secret for match in _URI.finditer(value) for secret in _of_uri(match["scheme"], match["rest"])]
+    found = [secret for match in _URI.finditer(value) for secret in _of_uri(match["scheme"], match["rest"])]
+    whole = _WHOLE_URI.fullmatch(value)
+    if whole is not None:
+        found += _passwords(whole["scheme"], whole["rest"])
+    return list(dict.fromkeys(found))
+
+
+def redact_setting(name: str, value: str) -> str:
+    """A setting as it may be shown: what is secret in it is masked whatever characters it holds."""
+    if is_secret_name(name):
+        return MASK
+    whole = _WHOLE_URI.fullmatch(value)
+    for password in _passwords(whole["scheme"], whole["rest"]) if whole is not None else ():
+        value = value.replace(f":{password}@", f":{MASK}@")
+    return redact(value)
+
+
+def _passwords(scheme: str, rest: str) -> list[str]:
+    """What may be the password of a value that is a URI as a whole.
+
+    Drivers of databases cut it at the last "@" and take it as it stands, so it may hold what ends a URI in a sentence:
+    blanks, quotes, slashes, question marks. Where an "@" follows in the path, too, both readings count.
+    """
+    user, colon, after = rest.partition(":")
+    if not colon or "@" not in after or "/" in user or user.startswith("["):
+        return []
+    if scheme.lower().partition("+")[0] in _PORT_SCHEMES and _PORT.match(after):
+        return []
+    return [text for text in (after.rpartition("@")[0], after.partition("@")[0]) if text]
 
 
 def _of_uri(scheme: str, rest: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from batchscore.redaction import MASK, is_secret_name, learn, redact, secrets_of
+from batchscore.redaction import MASK, is_secret_name, learn, redact, redact_setting, secrets_of
 
 if TYPE_CHECKING:
     from batchscore.config.settings import JobConfig
@@ -47,4 +47,4 @@ def _redacted_value(name: str, value: object) -> object:
         return [_redacted_value(name, item) for item in value]
     if value is not None and name and is_secret_name(name):
         return MASK
-    return redact(value) if isinstance(value, str) else value
+    return redact_setting(name, value) if isinstance(value, str) else value

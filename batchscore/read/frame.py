@@ -67,6 +67,8 @@ def dataframe(
             ) from error
     sql = dict(computed)
     try:
+        for text in sql.values():  # conditions, too
+            check_condition(frame.where(F.expr(text)), text, "the condition of a rule")
         return frame.select(
             *(F.expr(sql[name]).alias(name) if name in sql else F.col(quoted(name)) for name in columns)
         )

@@ -27,6 +27,7 @@ from queue import SimpleQueue
 
 from batchscore.contracts import ScoringTask
 from batchscore.errors import BatchscoreError, OutOfMemoryError, UnavailableError
+from batchscore.redaction import learn_environment
 from batchscore.runners.base import Group, Outcome, SplitsWorker, attempt, unforeseen
 
 TRIES = 3  # of a group; Spark tries a task of a cluster four times
@@ -130,6 +131,7 @@ class WorkerProcess:
 
 def serve(descriptor: int, module: str) -> None:
     """Imports ``module``, then scores the groups that arrive on the socket ``descriptor``; never returns."""
+    learn_environment(os.environ)  # a model's error may tell of it
     # Ctrl-C goes to the whole foreground group; the parent alone decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection: Connection[bytes, bytes] = Connection(descriptor)

@@ -22,6 +22,7 @@ from batchscore.contracts import RUN_COLUMN, BadRow, ReasonCount, Replay, Scorin
 from batchscore.engines.cache import loaded
 from batchscore.engines.given import GivenEngine, behind
 from batchscore.errors import MAX_ITEMS, UnavailableError
+from batchscore.redaction import learn_environment
 from batchscore.score.core import coded_columns, score_batch
 from batchscore.score.isolation import Isolating
 from batchscore.score.quarantine import samples
@@ -92,6 +93,7 @@ def _sliced(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordB
 
 
 def _run(task: ScoringTask, read: Callable[[Collection[str], _Seen], Iterator[pa.RecordBatch]]) -> TaskResult:
+    learn_environment(os.environ)  # what the model raises may tell of it, and goes to the quarantine
     _pin_threads(task.threads)
     engine = loaded(task.engine, task.model, task.threads) if task.loads_model else GivenEngine(task.model)
     isolating = Isolating(engine, task.max_quarantined)

@@ -100,7 +100,7 @@ def first_days_and_replay(story: Story) -> str:
     assert (first["rows"], first["rows_quarantined"]) == (DAYS * 40 - len(LOST), len(LOST))
     story.holds(story.rows(BEFORE, LOST))
     counted = story.do("quarantine")
-    assert [(count["reason"], count["rows"]) for count in counted["counts"]] == [("range", len(LOST))]
+    assert [(count["reason"], count["rows"]) for count in counted["counts"]] == [("out_of_range", len(LOST))]
     story.spoil(2, ())
     replayed = story.do("replay", first["run_id"])
     assert (replayed["state"], replayed["rows"]) == ("published", len(LOST))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from batchscore.contracts import Column
+from batchscore import read
+from batchscore.contracts import Column, Restriction
 from batchscore.errors import SettingsError
 from batchscore.read.analyzed import check_condition
 from batchscore.read.where import parse_where
@@ -58,3 +61,14 @@ def test_what_reaches_beyond_its_row_is_found_by_both_readings(spark, rows, wher
         check_condition(rows.where(where), where)
     with pytest.raises(SettingsError):
         parse_where(where, COLUMNS)
+
+
+def test_the_condition_of_a_rule_is_looked_at_like_a_filter(spark, tmp_path):
+    pq.write_table(pa.table({"id": [1], "name": ["a"]}), tmp_path / "a.parquet")
+    source = read.pin(str(tmp_path), format="parquet")
+    harmless = (("c", "upper(name) = 'A'"),)
+    assert read.dataframe(spark, source, Restriction(), ["id", "c"], harmless).collect()[0]["c"] is True
+    spark.udf.register("registered", lambda value: value, "int")
+    for condition in ("registered(id) = 1", "rand() < 2", "id in (select 1)"):
+        with pytest.raises(SettingsError, match="condition of a rule"):
+            read.dataframe(spark, source, Restriction(), ["id", "c"], (("c", condition),))

@@ -11,7 +11,7 @@ from batchscore import redaction
 from batchscore.cli.logs import set_up_logs
 from batchscore.config import load
 from batchscore.errors import InputError, bounded
-from batchscore.redaction import MASK, learn, learn_environment, redact
+from batchscore.redaction import MASK, learn, learn_environment, redact, redact_setting
 
 SECRET = "hunter2"  # noqa: S105  # to be masked
 
@@ -73,6 +73,58 @@ def test_values_that_were_learned_are_masked_whatever_stands_around_them():
     assert redact(text) == f"'{MASK}' {MASK} {MASK} Ann Author short require visible xs3cr3tpwx"
     learn(["a-long-secret-of-many-characters"])
     assert redact("xa-long-secret-of-many-charactersx") == f"x{MASK}x"
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "it's-me99",
+        'pa"ssw0rd',
+        "abc def12",
+        "a<b>cdef",
+        "12345/67890",
+        "se?cret99",
+        "p@ssw/rd99",
+        "a#b&c=d",
+        "per%40cent",
+    ],
+)
+def test_a_password_may_hold_any_character(password):
+    uri = f"postgresql+psycopg2://ml:{password}@db:5432/mlflow?sslmode=require"
+    shown = redact_setting("registry.tracking_uri", uri)
+    assert password not in shown
+    assert "db:5432/mlflow" in shown
+    learn(redaction.secrets_of("MLFLOW_TRACKING_URI", uri))
+    assert password not in redact(f"could not connect as ml with {password} to db")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://tracking:5000/runs@home",
+        "s3://bucket/day:1@night",
+        "abfss://container@account.dfs.core.windows.net/a:b@c",
+        "sqlite:////data/a:b@c.db",
+        "hdfs://namenode:8020/user@home",
+    ],
+)
+def test_an_address_without_a_password_stays_as_it_is(uri):
+    assert redact_setting("uri", uri) == uri
+    assert redaction.secrets_of("uri", uri) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["DB_PASSWORD_PROD", "spark.executorEnv.DB_PASSWORD_PROD", "db.password.prod", "passwords", "PASSPHRASE_X",
+     "DB_PWD_OLD", "ADMIN_PASS", "api-key"],
+)  # fmt: skip
+def test_names_of_secrets(name):
+    assert redaction.is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", ["passenger_count", "spark.sql.shuffle.partitions", "output.path", "author"])
+def test_names_of_other_things(name):
+    assert not redaction.is_secret_name(name)
 
 
 def test_settings_are_learned_before_they_are_checked():
