@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -129,6 +131,24 @@ def test_a_model_that_tells_what_it_knows(laden):
     model = bad_model(laden, "import os; raise ValueError('my key is ' + os.environ['SOME_API_KEY'])")
     flags = ("--config", laden.settings, *model, "--runner", "local", "--verbose")
     tried(laden, 3, "run", *flags)
+    assert not search(laden)
+
+
+def test_what_a_model_tells_of_rows_that_it_does_not_take(laden):
+    """It goes to the quarantine, from worker processes that know what the environment holds."""
+    path = next(path for path in sorted(laden.data.rglob("*.parquet")))
+    rows = pq.read_table(path, partitioning=None)
+    amounts = pa.array([-1.0, -2.0, *rows["amount"].to_pylist()[2:]])
+    pq.write_table(rows.set_column(rows.schema.names.index("amount"), "amount", amounts), path)
+    body = (
+        "import os\n"
+        "        if (model_input['amount'] < 0).any(): raise ValueError('my key is ' + os.environ['SOME_API_KEY'])\n"
+        "        return model_input['amount'] * 2"
+    )
+    flags = ("--config", laden.settings, *bad_model(laden, body), "--runner", "local", "--set", "validation.suite=null")
+    told = json.loads(tried(laden, 0, "run", *flags, "--json"))
+    assert told["rows_quarantined"] == 2
+    assert "my key is" in tried(laden, 0, "quarantine", "--config", laden.settings)
     assert not search(laden)
 
 
