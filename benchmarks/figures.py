@@ -97,8 +97,9 @@ def _shares(results: Sequence[Result]) -> Iterator[Figure]:
         if name in TIMES_SPARK_UDF and suite and result["case"]["rows"] == FULL_ROWS and "seconds" in found:
             share = found["median_stage_seconds"]["validate"] / found["median_seconds_with_session"]
             yield Figure("validation's share of the run, start included", _label(result), share, MOST_VALIDATION, True)
-    many, one = by_name.get(("lightgbm-50x31", True)), by_name.get(("lightgbm-50x31-one-file", True))
-    few, most = by_name.get(("lightgbm-50x31-1M", True)), by_name.get(("lightgbm-50x31-30M", True))
+    one, most = by_name.get(("lightgbm-50x31-one-file", True)), by_name.get(("lightgbm-50x31-30M", True))
+    many = one and _of(results, "lightgbm-50x31", _processor(one))
+    few = most and _of(results, "lightgbm-50x31-1M", _processor(most))
     for own in OWN:
         if many and one:
             share = _seconds(many, own) / _seconds(one, own)
@@ -122,9 +123,15 @@ def _of_cluster() -> Iterator[Figure]:
 
 
 def growth_lines(results: Sequence[Result]) -> list[str]:
-    """Seconds as a line in rows: the least squares of relative errors, and how far a case lies off it."""
-    by_name = {result["case"]["name"]: result for result in results if result["suite"]}
-    cases = [by_name[name] for name in GROWTH if name in by_name]
+    """Seconds as a line in rows: the least squares of relative errors, and how far a case lies off it.
+
+    Of the machine that the most rows were taken on: times of another one lie on another line.
+    """
+    largest = next((result for result in results if result["case"]["name"] == GROWTH[-1]), None)
+    if largest is None:
+        return []
+    found = (_of(results, name, _processor(largest)) for name in GROWTH)
+    cases = [result for result in found if result is not None]
     lines = []
     for own in (*OWN, "limit", "spark_udf"):
         points = [(r["case"]["rows"], _seconds(r, own)) for r in cases if "seconds" in r["candidates"].get(own, {})]
@@ -153,6 +160,16 @@ def fitted(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
     return seconds - slope * rows, slope
 
 
+def _processor(result: Result) -> str:
+    return str(result["machine"]["processor"])
+
+
+def _of(results: Sequence[Result], name: str, processor: str) -> Result | None:
+    """The result of a case with its suite, taken on this processor; None where there is none."""
+    known = (result for result in results if result["case"]["name"] == name and result["suite"])
+    return next((result for result in known if _processor(result) == processor), None)
+
+
 def _seconds(result: Result, name: str) -> float:
     return statistics.median(result["candidates"][name]["seconds"])
 
@@ -163,7 +180,10 @@ def _label(result: Result) -> str:
 
 def _read(name: str) -> list[Result]:
     path = RESULTS / f"{name}.json"
-    return list(json.loads(path.read_text(encoding="utf-8"))["results"]) if path.exists() else []
+    if not path.exists():
+        return []
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return [{"machine": document["machine"], **result} for result in document["results"]]
 
 
 if __name__ == "__main__":

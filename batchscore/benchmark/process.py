@@ -88,7 +88,7 @@ def timed(command: Sequence[str], folder: Path, environment: Mapping[str, str], 
     if process.returncode:
         raise BatchscoreError(
             f"a candidate ended with exit code {process.returncode}",
-            found=bounded(" ".join(command), 400),
+            found=bounded(" ".join(Path(part).name for part in command), 400),
             detail=[line[:300] for line in said.text.splitlines()[-TAIL_LINES:]],
         )
     answer = _last_json(output)

@@ -38,7 +38,7 @@ class Story:
         settings["scoring"]["runner"] = runner
         settings["output"] |= {"format": output_format, "partition_by": ["ds"]}
         settings["quarantine"] = {"rules": [RULE], "max_fraction": 0.5}
-        settings["session"] = {"conf": {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "2"}}
+        settings["spark"] = {"master": "local[2]", "conf": {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "2"}}
         job.settings.write_text(yaml.safe_dump(settings))
 
     def do(self, command: str, *arguments: object, code: int = 0):
