@@ -19,6 +19,7 @@ from batchscore.contracts import (
 from batchscore.errors import InputError, SettingsError
 from batchscore.plan import backfill as planning
 from batchscore.plan.dates import date_column, dates_of
+from batchscore.plan.units import refuse_parts
 from batchscore.plan.versions import versions_as_of
 from batchscore.prepare import LazySpark, Moment, OnEvent, Ready, absolute, partition_by, pin_model, pin_source
 
@@ -91,8 +92,11 @@ def prepare(
 def _input(config: JobConfig, request: BackfillRequest, spark: LazySpark) -> _Input:
     wanted = planning.range_of(request)
     source, restriction = pin_source(config, spark, without_unreadable=True)
-    column = date_column(source, partition_by(config, source), request.date_column)
+    columns = partition_by(config, source)
+    column = date_column(source, columns, request.date_column)
     planning.refuse_mode(config.output.mode, config.input.partitions, column)
+    if config.output.mode == "partitions":
+        refuse_parts(restriction, columns)  # a table that the first date makes has it refused from the second on
     unreadable = _unreadable(source, restriction, column, wanted)
     known = dates_of(source, column)
     in_range = set(wanted)
@@ -111,9 +115,7 @@ def _input(config: JobConfig, request: BackfillRequest, spark: LazySpark) -> _In
     return _Input(source, column, wanted, present, unreadable)
 
 
-def _unreadable(
-    source: PinnedSource, restriction: Restriction, column: str, wanted: Sequence[str]
-) -> dict[str, str]:
+def _unreadable(source: PinnedSource, restriction: Restriction, column: str, wanted: Sequence[str]) -> dict[str, str]:
     """The wanted dates of which a file is damaged, and how; files of partitions that are not asked for do not count.
 
     A condition on a column that is none of the folders' tells nothing of a file that cannot be read.

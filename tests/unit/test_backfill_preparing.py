@@ -8,6 +8,7 @@ import pytest
 from batchscore import backfill
 from batchscore.config import JobConfig
 from batchscore.contracts import BackfillRequest, RunOptions
+from batchscore.errors import SettingsError
 from tests.factories.models import save_estimator, train_trees
 from tests.factories.sources import write
 
@@ -83,3 +84,13 @@ def test_a_damaged_file_of_another_partition_does_not_count(job):
     other.parent.mkdir()
     other.write_bytes(b"PAR1")
     assert set(states(config).values()) == {"score"}
+
+
+@pytest.mark.parametrize(("layout", "partitions"), [("shop=1", {"Shop": ["01"]}), ("", {"country": ["DE"]})])
+def test_a_first_backfill_of_parts_of_units_is_refused_as_a_later_one_would_be(job, layout, partitions):
+    config, data = job(layout, input={"partitions": partitions}, output={"partition_by": ["ds"]})
+    with pytest.raises(SettingsError, match="would replace whole units of the output by some of their rows"):
+        states(config)
+    assert not (data.parent / "out").exists()
+    added = config.model_copy(update={"output": config.output.model_copy(update={"mode": "append"})})
+    assert set(states(added).values()) == {"score"}
