@@ -148,9 +148,9 @@ def _count_check(plan: ScoringPlan, staged: StagedOutput, output: StagedTable, s
         "in the files by their footers": sum(output.rows),
         "read back": seen,
     }
-    planned = [split.rows for task in plan.tasks for split in task]
-    if planned and min(planned) >= 0:
-        counts["planned, not filtered and not quarantined"] = sum(planned) - left_out
+    planned = _planned_rows(plan)
+    if planned >= 0:
+        counts["planned, not filtered and not quarantined"] = planned - left_out
     wrong_files = [
         f"{file.path}: {rows} rows instead of {file.rows}"
         for file, rows in zip(output.files, output.rows, strict=True)
@@ -160,6 +160,14 @@ def _count_check(plan: ScoringPlan, staged: StagedOutput, output: StagedTable, s
     observed = f"{seen} rows" if passed else ", ".join(f"{name}: {count}" for name, count in counts.items())
     spread = max(counts.values()) - min(counts.values())
     return Check("row_count_equals_input", passed, observed, spread, tuple(wrong_files[:MAX_ITEMS]))
+
+
+def _planned_rows(plan: ScoringPlan) -> int:
+    """Rows to score by the input's footers or its log; -1 where these do not tell, as of a view."""
+    rows = [split.rows for task in plan.tasks for split in task]
+    if not rows:  # Spark itself reads, and may pass over what it cannot
+        return plan.expected_rows
+    return sum(rows) if min(rows) >= 0 else -1
 
 
 def _row_checks(plan: ScoringPlan, keys: Sequence[str]) -> list[_RowCheck]:

@@ -185,6 +185,19 @@ def test_rows_that_were_bad_do_not_count_as_lost(tmp_path):
     assert judged(tmp_path, files, staged_output=output).passed
 
 
+@pytest.mark.parametrize(("expected", "passed"), [(N + 3, True), (N + 4, False), (-1, True)])
+def test_rows_that_spark_passed_over_while_it_read(tmp_path, expected, passed):
+    files = [("a.parquet", (), table())]
+    output = dataclasses.replace(
+        staged.stage(tmp_path, files), rows_read=N + 3, quarantined=(ReasonCount("cast", "x", 3),)
+    )
+    plan = dataclasses.replace(staged.judged_plan(tmp_path, files), route="dataframe", expected_rows=expected)
+    verdict = judge(plan, output, suite=None, spark=None)
+    assert verdict.passed == passed
+    if not passed:
+        assert "planned, not filtered and not quarantined: 1001" in only_failed(verdict).observed
+
+
 def test_a_file_that_was_damaged_since_it_was_staged(tmp_path):
     files = [("a.parquet", (), table())]
     output = staged.stage(tmp_path, files)
