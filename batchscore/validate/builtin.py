@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.arrow.checks import Wrong, any_null, not_finite, unknown_class
+from batchscore.arrow.values import shown_rows
 from batchscore.contracts import Check, ScoringPlan, StagedOutput
 from batchscore.errors import MAX_ITEMS, bounded
 from batchscore.schema import is_float, label_column
@@ -39,8 +40,8 @@ class _RowCheck:
         self.count += found
         wanted = MAX_ITEMS - len(self.sample)
         if wanted > 0:
-            rows = batch.filter(marks).slice(0, wanted).to_pylist()
-            self.sample.extend(_row_text(row, keys, self.column) for row in rows)
+            rows = batch.select([*dict.fromkeys((*keys, self.column))]).filter(marks).slice(0, wanted)
+            self.sample.extend(_row_text(row, keys, self.column) for row in shown_rows(rows))
 
     def take(self, other: _RowCheck) -> None:
         """Counts what the same check found in later rows, too."""

@@ -54,7 +54,7 @@ def test_keys_have_the_types_of_the_table(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["id=4x", "id=", "id=1.5", "ds=21.11.2026", "flag=maybe", "price=abc", "x=one", "at=noon"]
+    "text", ["id=4x", "id=", "id=1.5", "ds=21.11.2026", "flag=maybe", "price=abc", "x=one", "at=noon", "at=0000-01-01"]
 )
 def test_what_is_no_value_of_the_type_is_said(text):
     with pytest.raises(SettingsError, match="this is no value of type") as caught:

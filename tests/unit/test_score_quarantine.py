@@ -31,7 +31,7 @@ from batchscore.engines.given import PREFIX, behind
 from batchscore.errors import BadRowsError, BatchscoreError, ModelError, ModelRaisedError
 from batchscore.score.core import score_batch
 from batchscore.score.isolation import HOPELESS_ROWS, Isolating
-from batchscore.score.quarantine import quarantine_schema
+from batchscore.score.quarantine import quarantine_schema, samples
 from batchscore.score.worker import known_rows, run_batches_task
 from batchscore.score.writer import QuarantineWriter
 from tests.factories import values
@@ -274,6 +274,18 @@ def test_what_a_failed_task_left_out_is_removed(tmp_path):
     writer.write(score_batch(batch([1], [-1.0]), made, Doubling()).left_out[0])
     writer.discard()
     assert list((tmp_path / "out__quarantine").iterdir()) == []
+
+
+def test_a_key_that_is_an_infinite_time_names_its_row(tmp_path):
+    told = pa.table(
+        {
+            "id": pa.array([2**63 - 1], pa.int64()).cast(pa.timestamp("us", tz="UTC")),
+            "_values": pa.array([[("amount", "-1")]], pa.map_(pa.string(), pa.string())),
+            "_detail": ["positive"],
+        }
+    )
+    (row,) = samples(told.to_batches(), task(tmp_path / "out"), 10)
+    assert row.keys == (("id", f"<value out of range: {2**63 - 1}>"),)
 
 
 def test_a_replay_takes_the_rows_of_its_run_alone(tmp_path):
