@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -201,6 +202,17 @@ def test_a_commit_and_its_run(table):
     assert commit.at.startswith("20")
     Path(table, "_delta_log", f"{1:020d}.json").unlink()
     assert lookup.commit_of(table, 1) is None
+
+
+@pytest.mark.parametrize("stamp", ["100000000000000000000", "1e400", "NaN", "-9e18"])
+def test_a_commit_at_no_time_is_damage(table, stamp):
+    path = Path(table, "_delta_log", f"{1:020d}.json")
+    text, count = re.subn(r'"timestamp":\d+', f'"timestamp":{stamp}', path.read_text())
+    assert count
+    path.write_text(text)
+    with pytest.raises(InputError, match="is damaged") as caught:
+        lookup.commit_of(table, 1)
+    assert "which is no time" in str(caught.value.found)
 
 
 # --- files --------------------------------------------------------------------------------------------------
