@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
 
 from batchscore.config.redaction import redact
-from batchscore.errors import BatchscoreError, bounded
+from batchscore.errors import BatchscoreError, SettingsError, bounded
+from batchscore.models.registry import address_of
 
 if TYPE_CHECKING:
     from batchscore.config import JobConfig
@@ -200,7 +200,10 @@ def _registry(uri: str) -> Finding:
 
 def _registry_problem(uri: str) -> str | None:
     """What can be told without MLflow: it would make a missing sqlite file, and try a dead server for minutes."""
-    parts = urlsplit(uri)
+    try:
+        parts = address_of(uri)
+    except SettingsError as error:
+        return f"{error.problem}: {error.found}"
     if parts.scheme == "sqlite":
         path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
         return None if path.is_file() else f"there is no file {path.absolute()}"

@@ -23,17 +23,37 @@ def settings_section(manifest: Manifest, name: str) -> Mapping[str, Any]:
     return section if isinstance(section, Mapping) else {}
 
 
+def settings_list(manifest: Manifest, section: str, name: str) -> tuple[str, ...]:
+    """A list of texts in the recorded settings; () where there is none.
+
+    Raises:
+        InputError: the manifest has something else there.
+    """
+    found = settings_section(manifest, section).get(name)
+    return () if found is None else _texts(found, f"{section}.{name}")
+
+
+def _texts(value: object, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise InputError("the settings in the manifest are damaged", found=f"{name} is no list of texts")
+    return tuple(value)
+
+
 def recorded_restriction(manifest: Manifest) -> Restriction:
     """The partitions that the run was restricted to.
 
     Raises:
-        InputError: they are masked in the manifest.
+        InputError: they are masked in the manifest, or it has something else there.
     """
+    partitions = settings_section(manifest, "input").get("partitions") or {}
+    if not isinstance(partitions, Mapping):
+        raise InputError("the settings in the manifest are damaged", found="input.partitions is no mapping")
     found = []
-    for name, values in dict(settings_section(manifest, "input").get("partitions") or {}).items():
-        if values == MASK or MASK in values:
+    for name, named in partitions.items():
+        values = (named,) if named == MASK else _texts(named, f"input.partitions.{name}")
+        if MASK in values:
             raise InputError("the manifest masks which partitions were read", found=f"input.partitions.{name}")
-        found.append((str(name), tuple(None if value == NULL_FOLDER else str(value) for value in values)))
+        found.append((str(name), tuple(None if value == NULL_FOLDER else value for value in values)))
     return Restriction(partitions=tuple(found))
 
 

@@ -136,7 +136,7 @@ def _access(variables: tuple[tuple[str, str], ...]) -> Access:
     profile = _profile(given)
     endpoint = _first(given, ENDPOINT_VARIABLES) or profile.get("endpoint_url", "")
     region = _first(given, REGION_VARIABLES) or profile.get("region", "")
-    if endpoint and (urlsplit(endpoint).scheme not in {"http", "https"} or not urlsplit(endpoint).netloc):
+    if endpoint and not _is_url(endpoint):
         raise SettingsError(
             "the endpoint of S3 is no URL", found=endpoint, allowed=("https://host", "http://host:9000")
         )
@@ -147,6 +147,16 @@ def _access(variables: tuple[tuple[str, str], ...]) -> Access:
     names = {"aws_access_key_id", "aws_secret_access_key", "aws_session_token"}
     keys = () if KEY_VARIABLES[0] in given else tuple(sorted((n, v) for n, v in profile.items() if n in names))
     return Access(endpoint.rstrip("/"), region or REGION_OF_ENDPOINTS, keys)
+
+
+def _is_url(endpoint: str) -> bool:
+    """Whether every part of it can be used: scheme, host and port."""
+    try:
+        parts = urlsplit(endpoint)
+        host, _ = (parts.hostname or "").encode("idna"), parts.port  # reading the port is what checks it
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(host)
 
 
 def _first(given: Mapping[str, str], names: tuple[str, ...]) -> str:

@@ -114,7 +114,7 @@ def _collected(plan: ScoringPlan, results: Sequence[TaskResult], seconds: float)
     filtered = sum(result.rows_filtered for result in results)
     if plan.route == "dataframe" and plan.restriction.where is not None and plan.most_rows >= rows_read:
         # Spark left the other rows out while it read.
-        filtered, rows_read = plan.most_rows - rows_read, plan.most_rows
+        filtered, rows_read = filtered + plan.most_rows - rows_read, plan.most_rows
     staged = StagedOutput(
         files=tuple(file for result in results for file in result.files),
         rows_read=rows_read,

@@ -9,9 +9,9 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from batchscore.arrow.types import to_arrow
-from batchscore.arrow.values import python_of, scalar_of
+from batchscore.arrow.values import python_of, scalar_of, shown
 from batchscore.contracts import RUNS_FOLDER, OutputFormat, UnitValues
-from batchscore.errors import SettingsError
+from batchscore.errors import InputError, SettingsError
 
 NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
 # File systems allow 255 bytes in a name; a longer one is cut and told apart by a digest. The folder's name is
@@ -33,6 +33,7 @@ def partition_value(scalar: pa.Scalar) -> str | None:
 
     Raises:
         SettingsError: for a type that batchscore does not partition by: floats, binary, nested types.
+        InputError: for a date or time outside of the years 1 to 9999, which not every reader spells alike.
 
     >>> partition_value(pa.scalar("")) is None, partition_value(pa.scalar(True))
     (True, 'true')
@@ -46,7 +47,17 @@ def partition_value(scalar: pa.Scalar) -> str | None:
             found=arrow,
             allowed=("string", "whole number", "date", "timestamp", "boolean", "decimal"),
         )
-    return _spelled(arrow, python_of(scalar)) if scalar.is_valid else None
+    if not scalar.is_valid:
+        return None
+    try:
+        return _spelled(arrow, python_of(scalar))
+    except OverflowError as error:
+        raise InputError(
+            "a partition column holds a time outside of the years 1 to 9999",
+            found=f"{shown(scalar)}, of type {arrow}",
+            hint="leave such rows out with --where or a rule, or mend the input: often it is an infinity or ns taken "
+            "for µs",
+        ) from error
 
 
 def _partitionable(arrow: pa.DataType) -> bool:
@@ -94,7 +105,7 @@ def is_canonical(value: str | None, type_name: str) -> bool:
         return True
     try:
         return partition_value(scalar_of(value, pa.string()).cast(to_arrow(type_name))) == value
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, SettingsError):
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, InputError, SettingsError):
         return False
 
 

@@ -90,6 +90,9 @@ def scalar_of(value: object, arrow: pa.DataType) -> pa.Scalar:
 def python_of(scalar: pa.Scalar) -> Any:  # noqa: ANN401  # any of Python's values
     """As ``as_py``, which imports pandas for a time with a zone; such a time is in UTC here.
 
+    Raises:
+        OverflowError: for a date or time outside of the years 1 to 9999, which Arrow has and Python has not.
+
     >>> python_of(scalar_of(0, pa.timestamp("us", tz="UTC"))).isoformat()
     '1970-01-01T00:00:00+00:00'
     """
@@ -97,6 +100,32 @@ def python_of(scalar: pa.Scalar) -> Any:  # noqa: ANN401  # any of Python's valu
         return scalar.as_py()
     moment = EPOCH + dt.timedelta(microseconds=scalar.cast(pa.timestamp("us", scalar.type.tz)).value)
     return moment.replace(tzinfo=dt.UTC) if scalar.type.tz else moment
+
+
+def shown(scalar: pa.Scalar) -> Any:  # noqa: ANN401  # any of Python's values
+    """As :func:`python_of`, for people to read: a date or time that Python has not, such as an infinity, is text.
+
+    >>> shown(scalar_of(2_932_897, pa.date32())), shown(scalar_of(2**63 - 1, pa.timestamp("us")))
+    ('10000-01-01', '<value out of range: 9223372036854775807>')
+    """
+    try:
+        return python_of(scalar)
+    except OverflowError:
+        if isinstance(scalar, pa.ListScalar):
+            return [shown(value) for value in scalar.values]
+        zoned = pa.types.is_timestamp(scalar.type) and scalar.type.tz is not None
+        # With a zone Arrow writes years beyond 32767 as others.
+        text = str((scalar.cast(pa.timestamp(scalar.type.unit)) if zoned else scalar).cast(pa.string()).as_py())
+        return f"{text}Z" if zoned and text[-1].isdigit() else text
+
+
+def shown_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """As ``to_pylist``, for people to read: see :func:`shown`."""
+    names = batch.schema.names
+    return [
+        {name: shown(column[index]) for name, column in zip(names, batch.columns, strict=True)}
+        for index in range(batch.num_rows)
+    ]
 
 
 def numbers_of(array: pa.Array) -> npt.NDArray[Any]:

@@ -7,18 +7,19 @@ from dataclasses import dataclass, replace
 
 from batchscore import models, pipeline, record, runners
 from batchscore.config import JobConfig
-from batchscore.config.settings import NULL_PARTITION
 from batchscore.contracts import (
     BackfillPlan,
     BackfillRequest,
     DateVersion,
     PinnedSource,
+    Restriction,
     RunOptions,
     ScoringPlan,
 )
 from batchscore.errors import InputError, SettingsError
 from batchscore.plan import backfill as planning
 from batchscore.plan.dates import date_column, dates_of
+from batchscore.plan.units import refuse_parts
 from batchscore.plan.versions import versions_as_of
 from batchscore.prepare import LazySpark, Moment, OnEvent, Ready, absolute, partition_by, pin_model, pin_source
 
@@ -90,10 +91,13 @@ def prepare(
 
 def _input(config: JobConfig, request: BackfillRequest, spark: LazySpark) -> _Input:
     wanted = planning.range_of(request)
-    source, _ = pin_source(config, spark, without_unreadable=True)
-    column = date_column(source, partition_by(config, source), request.date_column)
+    source, restriction = pin_source(config, spark, without_unreadable=True)
+    columns = partition_by(config, source)
+    column = date_column(source, columns, request.date_column)
     planning.refuse_mode(config.output.mode, config.input.partitions, column)
-    unreadable = _unreadable(source, config, column, wanted)
+    if config.output.mode == "partitions":
+        refuse_parts(restriction, columns)  # a table that the first date makes has it refused from the second on
+    unreadable = _unreadable(source, restriction, column, wanted)
     known = dates_of(source, column)
     in_range = set(wanted)
     present = tuple(date for date in known if date in in_range and date not in unreadable)
@@ -111,13 +115,17 @@ def _input(config: JobConfig, request: BackfillRequest, spark: LazySpark) -> _In
     return _Input(source, column, wanted, present, unreadable)
 
 
-def _unreadable(source: PinnedSource, config: JobConfig, column: str, wanted: Sequence[str]) -> dict[str, str]:
-    """The wanted dates of which a file is damaged, and how; files of partitions that are not asked for do not count."""
+def _unreadable(source: PinnedSource, restriction: Restriction, column: str, wanted: Sequence[str]) -> dict[str, str]:
+    """The wanted dates of which a file is damaged, and how; files of partitions that are not asked for do not count.
+
+    A condition on a column that is none of the folders' tells nothing of a file that cannot be read.
+    """
+    named = {name: values for name, values in restriction.partitions if name in source.partition_columns}
     reasons: dict[str, str] = {}
     for file in source.unreadable:
         values = dict(file.partition)
         date = values.get(column)
-        asked = all((values.get(name) or NULL_PARTITION) in named for name, named in config.input.partitions.items())
+        asked = all(name not in values or values[name] in among for name, among in named.items())
         if asked and date is not None and date in wanted:
             reasons.setdefault(date, file.reason)
     return dict(sorted(reasons.items()))

@@ -13,7 +13,8 @@ from batchscore.contracts import ModelFiles, PinnedModel
 class Engine(Protocol):
     """A loaded model.
 
-    An engine whose attribute ``takes_codes`` is true takes text as dictionaries of Arrow, too.
+    An engine whose attribute ``takes_codes`` is true takes text as dictionaries of Arrow, too. One whose attribute
+    ``lost`` is true scores nothing more: what it lived in is gone.
     """
 
     def score(self, inputs: pa.RecordBatch) -> pa.RecordBatch:

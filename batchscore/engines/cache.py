@@ -19,7 +19,8 @@ _LOADING = threading.Lock()
 def loaded(name: str, files: ModelFiles, threads: int) -> Engine:
     """The engine ``name`` with the model loaded; once per process for the same digest, threads and declarations.
 
-    The files are compared with their digest before anything of them is loaded, because a model file is code.
+    An engine whose own process was lost is loaded anew: a task that is tried again must not find the dead one. The
+    files are compared with their digest before anything of them is loaded, because a model file is code.
 
     Args:
         name: a key of :data:`batchscore.engines.ENGINES`.
@@ -33,12 +34,19 @@ def loaded(name: str, files: ModelFiles, threads: int) -> Engine:
     declared = (files.inputs, files.outputs, files.params)
     key = (name, files.digest, threads, repr((*declared, files.environment, files.config, files.variables)))
     engine = _LOADED.get(key)
-    if engine is not None:
+    if engine is not None and not _is_lost(engine):
         return engine
     with _LOADING:  # a second thread waits and finds the model loaded
-        if key not in _LOADED:
-            _LOADED[key] = _load(name, files, threads)
-        return _LOADED[key]
+        engine = _LOADED.get(key)
+        if engine is None or _is_lost(engine):
+            _LOADED.pop(key, None)
+            engine = _LOADED[key] = _load(name, files, threads)
+        return engine
+
+
+def _is_lost(engine: Engine) -> bool:
+    """Whether the engine can score no more: the process that one in another environment lived in is gone."""
+    return bool(getattr(engine, "lost", False))
 
 
 def _load(name: str, files: ModelFiles, threads: int) -> Engine:

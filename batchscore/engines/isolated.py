@@ -50,7 +50,16 @@ class IsolatedEngine:
         self._connection = ours
         self._label = f"{files.name} {files.version}".strip()
         atexit.register(self.close)
-        self._ask(LOAD, pickle.dumps((module, files, threads), protocol=4))
+        try:
+            self._ask(LOAD, pickle.dumps((module, files, threads), protocol=4))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def lost(self) -> bool:
+        """Whether the process has ended: this engine scores nothing more."""
+        return self._process.poll() is not None
 
     def score(self, inputs: pa.RecordBatch) -> pa.RecordBatch:
         """Scores a batch; see :class:`batchscore.engines.base.Engine`."""
@@ -70,6 +79,9 @@ class IsolatedEngine:
             answer, content = receive(self._connection)
         except (EOFError, OSError) as error:
             raise self._death() from error
+        except BaseException:
+            self.close()  # part of a message is still under way: no later one would be understood
+            raise
         if answer == RESULT:
             return content
         facts = json.loads(content)
@@ -87,6 +99,7 @@ class IsolatedEngine:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             code = 0
+        self.close()
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return UnavailableError(
             f"the process of model {self._label} in its own environment was lost",

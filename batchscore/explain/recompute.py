@@ -21,7 +21,7 @@ from batchscore.explain.values import Recomputed
 from batchscore.lookup import Value, as_values
 from batchscore.plan.binding import bind
 from batchscore.plan.columns import prediction_columns
-from batchscore.recorded import settings_section
+from batchscore.recorded import settings_list, settings_section
 from batchscore.score.core import model_inputs
 
 if TYPE_CHECKING:
@@ -86,8 +86,9 @@ def with_outputs(model: PinnedModel, manifest: Manifest) -> tuple[PinnedModel, t
 
     Raises:
         ModelError: it has no such output.
+        InputError: the manifest does not say which.
     """
-    wanted = tuple(str(name) for name in settings_section(manifest, "scoring").get("outputs") or (PREDICTION,))
+    wanted = settings_list(manifest, "scoring", "outputs") or (PREDICTION,)
     beside = tuple(name for name in wanted if name != PREDICTION)
     model = engines.with_probability(model) if PROBABILITY in beside else model
     return model, prediction_columns(model, beside)

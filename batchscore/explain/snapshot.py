@@ -13,7 +13,7 @@ from batchscore.contracts import Manifest, PinnedSource, SourceFile, UnitValues
 from batchscore.errors import BatchscoreError, InputError, SettingsError
 from batchscore.explain.values import InputRow
 from batchscore.lookup import DataFile, FileSet, FoundRow, Key
-from batchscore.recorded import changed, recorded_files, recorded_restriction, settings_section
+from batchscore.recorded import changed, recorded_files, recorded_restriction, settings_list
 from batchscore.schema import FLOATS
 
 
@@ -70,8 +70,7 @@ def _found(facts: InputRow, manifest: Manifest, unit: UnitValues, keys: list[Key
 
 def _keys(manifest: Manifest, named: Sequence[str], row: FoundRow, table: FileSet) -> Iterator[Key]:
     """What names the row: the output's keys and partition columns, and what the user gave; all of it without keys."""
-    output = settings_section(manifest, "output")
-    asked = [str(name) for name in output.get("keys") or ()]
+    asked = settings_list(manifest, "output", "keys")
     wanted = {*asked, *named, *table.partition_by} if asked else {column.name for column in table.readable}
     for index, column in enumerate(table.readable):
         if column.name in wanted:

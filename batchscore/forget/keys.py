@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.arrow.types import to_arrow
-from batchscore.arrow.values import numbers_of, python_of, scalar_of, typed_array
+from batchscore.arrow.values import numbers_of, scalar_of, shown, typed_array
 from batchscore.contracts import Schema
 from batchscore.errors import InputError, SettingsError, nearest
 from batchscore.schema import is_supported
@@ -93,7 +93,7 @@ class Keys:
             self._known.append(known)
             codes = codes * len(known) + numbers_of(pc.index_in(values, value_set=known)).astype(np.int64)
             for text, value in zip(self.texts, values, strict=True):
-                text[name] = str(python_of(value))
+                text[name] = str(shown(value))
         self._wanted, self._places = np.unique(codes, return_index=True)
 
     def places(self, columns: Sequence[pa.Array]) -> npt.NDArray[np.int64]:

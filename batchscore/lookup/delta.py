@@ -92,6 +92,7 @@ def commit_of(uri: str, version: int) -> Commit | None:
     """When and by which run a version was committed; None where the log no longer holds that commit.
 
     Raises:
+        InputError: the log says a time that is none.
         UnavailableError: storage could not be reached.
     """
     filesystem, root = open_filesystem(uri)
@@ -106,7 +107,14 @@ def commit_of(uri: str, version: int) -> Commit | None:
         raise UnavailableError(f"the log of the table at {uri} could not be read", found=error) from error
     info = next((facts for line in lines if (facts := _info(line)) is not None), {})
     stamp = info.get("inCommitTimestamp", info.get("timestamp"))
-    moment = datetime.fromtimestamp(int(stamp) / 1000, UTC) if isinstance(stamp, int | float) else modified
+    try:
+        moment = datetime.fromtimestamp(int(stamp) / 1000, UTC) if isinstance(stamp, int | float) else modified
+    except (OverflowError, ValueError, OSError) as error:
+        raise InputError(
+            f"the log of the table at {uri} is damaged",
+            found=f"version {version} was committed at {bounded(stamp, 40)}, which is no time",
+            hint="name another version with --at, or repair the log",
+        ) from error
     at = "" if moment is None else moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return Commit(version, at, str(info.get("operation") or ""), str(info.get(RUN_KEY) or ""))
 

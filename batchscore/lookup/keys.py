@@ -71,10 +71,16 @@ def typed_keys(given: Sequence[str], columns: Schema) -> tuple[Key, ...]:
 
 
 def key_of(column: Column, scalar: pa.Scalar) -> Key | None:
-    """A value of a row as a key for another table; None where it cannot tell rows: null, NaN, an array."""
+    """A value of a row as a key for another table; None where it cannot tell rows.
+
+    Such are null, NaN, an array, and a time that Python has not.
+    """
     if not scalar.is_valid or not is_comparable(column.type):
         return None
-    value = python_of(scalar)
+    try:
+        value = python_of(scalar)
+    except OverflowError:
+        return None
     if column.type in FLOATS and value != value:  # noqa: PLR0124  # NaN alone differs from itself
         return None
     return Key(column.name, column.type, str(value), value, scalar, _canonical(scalar, column.type))
@@ -85,13 +91,14 @@ def _typed(column: Column, text: str) -> Key:
         raise SettingsError(f"column {column.name} cannot be a key", found=f"type {column.type}")
     try:
         scalar = typed_array([text], column.type)[0]
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        value = python_of(scalar)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, OverflowError) as error:
         raise SettingsError(
             f"--key {column.name}: this is no value of type {column.type}",
             found=text or "an empty text",
             hint=_EXAMPLES.get(column.type),
         ) from error
-    return Key(column.name, column.type, text, python_of(scalar), scalar, _canonical(scalar, column.type))
+    return Key(column.name, column.type, text, value, scalar, _canonical(scalar, column.type))
 
 
 _EXAMPLES = {

@@ -14,7 +14,7 @@ import pyarrow.fs as pafs
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.footers import Footer, read_footer
 from batchscore.arrow.splits import read_split
-from batchscore.arrow.values import python_of
+from batchscore.arrow.values import shown
 from batchscore.contracts import LINEAGE_COLUMNS, Schema, Split
 from batchscore.errors import MAX_ITEMS, InputError, SettingsError, bounded, listed, nearest, unit_text
 from batchscore.lookup.files import BOUNDED_TYPES, DataFile, FileSet, ranges, within
@@ -102,9 +102,7 @@ def values_at(files: FileSet, place: Place, columns: Schema) -> pa.RecordBatch:
 
 def as_values(batch: pa.RecordBatch, columns: Schema) -> tuple[Value, ...]:
     """The values of a batch of one row."""
-    return tuple(
-        Value(column.name, column.type, python_of(batch.column(index)[0])) for index, column in enumerate(columns)
-    )
+    return tuple(Value(column.name, column.type, shown(batch.column(index)[0])) for index, column in enumerate(columns))
 
 
 def _places(files: FileSet, keys: Sequence[Key], search: _Search) -> Iterator[Place]:

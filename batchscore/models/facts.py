@@ -13,6 +13,7 @@ from batchscore.redaction import redact
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+MAX_VERSION_DIGITS = 18  # databases keep the number in 64 bits
 VersionState: TypeAlias = Literal["registered", "deleted", "unknown"]
 
 
@@ -47,14 +48,27 @@ class VersionFacts:
 
 
 def moment(milliseconds: int | None) -> str:
-    """A time of MLflow's as ISO 8601 in UTC, '' for none.
+    """A time of MLflow's as ISO 8601 in UTC, '' for none, or for a number that is no time.
 
-    >>> moment(0), moment(None)
-    ('1970-01-01T00:00:00Z', '')
+    >>> moment(0), moment(None), moment(2**62)
+    ('1970-01-01T00:00:00Z', '', '')
     """
     if milliseconds is None:
         return ""
-    return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    try:
+        time = dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
+    except (OverflowError, ValueError, OSError):
+        return ""
+    return time.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def number_of(version: str) -> int:
+    """A version's number, -1 where it is none that a registry could hold.
+
+    >>> number_of("7"), number_of("x"), number_of("9" * 30)
+    (7, -1, -1)
+    """
+    return int(version) if version.isdecimal() and len(version) <= MAX_VERSION_DIGITS else -1
 
 
 def describe(client: MlflowClient, uri: str, name: str, version: str) -> VersionFacts:
@@ -64,6 +78,8 @@ def describe(client: MlflowClient, uri: str, name: str, version: str) -> Version
         UnavailableError: it does not answer.
         SettingsError: it refuses the credentials.
     """
+    if number_of(version) < 0:
+        return VersionFacts(name, version, "unknown")
     try:
         with reach(uri):
             found, model = client.get_model_version(name, version), client.get_registered_model(name)

@@ -83,7 +83,7 @@ def _parse(text: str) -> Reference:
             )
         return Reference("run", path.rsplit("/", 1)[-1], f"{run_id}/{path}")
     if scheme == "file":
-        return Reference("folder", unquote(urlparse(text).path))
+        return Reference("folder", local_path(text))
     if "://" in text:
         raise SettingsError(
             "a model is loaded from the registry or from a local folder",
@@ -123,3 +123,18 @@ def _tagged(name: str, tag: str, *, alias: bool = False) -> Reference:
         return Reference("latest", name)
     stage = next((known for known in STAGES if known.casefold() == tag.casefold()), tag)
     return Reference("stage", name, stage)
+
+
+def local_path(uri: str) -> str:
+    """The path that a ``file:`` URI names.
+
+    Raises:
+        SettingsError: it is none.
+
+    >>> local_path("file:///data/m%201")
+    '/data/m 1'
+    """
+    try:
+        return unquote(urlparse(uri).path)
+    except ValueError as error:  # a bracket that is not closed
+        raise SettingsError("this is no address of a file or folder", found=uri, allowed=("file:///folder",)) from error

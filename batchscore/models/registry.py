@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlparse
+from urllib.parse import ParseResult, quote, unquote, urlparse
 
 from batchscore.errors import ModelError, SettingsError, SetupError, UnavailableError, nearest
-from batchscore.models.reference import STAGES, Reference
+from batchscore.models.reference import STAGES, Reference, local_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -95,13 +95,14 @@ def check_store(uri: str) -> None:
     """Checks, without MLflow and without making anything, that a local or database registry can answer.
 
     Raises:
+        SettingsError: the address is none.
         UnavailableError: the file is missing, unreadable, locked or no registry; or the database's port is shut.
     """
-    scheme = urlparse(uri).scheme.split("+")[0]
+    parts = address_of(uri)
+    scheme = parts.scheme.split("+")[0]
     if scheme == "sqlite":
         _check_sqlite(uri)
     elif scheme in DATABASE_PORTS:
-        parts = urlparse(uri)
         if parts.hostname is None:
             return  # a socket file or a service name: MLflow's driver knows where
         try:
@@ -111,9 +112,30 @@ def check_store(uri: str) -> None:
         except OSError as error:
             raise unreachable(uri, error) from error
     elif scheme in ("", "file"):
-        folder = Path(unquote(urlparse(uri).path) if scheme else uri)
+        folder = Path(unquote(parts.path) if scheme else uri)
         if not folder.is_dir():
             raise unreachable(uri, "there is no such folder")
+
+
+def address_of(uri: str) -> ParseResult:
+    """A registry's address, taken apart.
+
+    Raises:
+        SettingsError: a bracket that is not closed, a port that is no number, a name that no host can have.
+    """
+    try:
+        parts = urlparse(uri)
+        if parts.scheme.split("+")[0] in {"http", "https", *DATABASE_PORTS}:
+            (parts.hostname or "").encode("idna")
+            _ = parts.port  # reading it is what checks it
+    except ValueError:
+        raise SettingsError(
+            "the address of the model registry is none",
+            found=uri,
+            allowed=("https://host:5000", "postgresql://user:password@host:5432/database", "sqlite:///mlruns.db"),
+            hint="check host and port in registry.tracking_uri; in a password, / # ? @ and : are percent-encoded",
+        ) from None  # it may quote a part of a password
+    return parts
 
 
 def _check_sqlite(uri: str) -> None:
@@ -213,7 +235,7 @@ def local_folder(location: Location) -> Path | None:
     PosixPath('/data/m 1')
     """
     if location.files.startswith("file:///"):
-        return Path(unquote(urlparse(location.files).path))
+        return Path(local_path(location.files))
     return Path(location.files) if location.files.startswith("/") else None
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote
 
-from batchscore.models.facts import VersionFacts, moment
+from batchscore.models.facts import VersionFacts, moment, number_of
 from batchscore.models.reference import Reference
 from batchscore.models.registry import LATEST_NOTICE, Location, stage_notice
 from batchscore.redaction import redact
@@ -111,7 +111,7 @@ def _asked(
 
 
 def _described(database: sqlite3.Connection, name: str, version: str) -> VersionFacts:
-    values = {"name": name, "version": int(version) if version.isdecimal() else -1}
+    values = {"name": name, "version": number_of(version)}
     found = database.execute(_DESCRIBED, values).fetchone()
     if found is None:
         return VersionFacts(name, version, "unknown")

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 from batchscore.errors import SettingsError, listed
 from batchscore.models.mlmodel import Document
+from batchscore.models.reference import local_path
 
 # Loaders that read a file format and run nothing of the folder's, for the classes that have such a format.
 DATA_LOADERS = {"lightgbm": "mlflow.lightgbm", "onnx": "mlflow.onnx", "xgboost": "mlflow.xgboost"}
@@ -95,5 +95,5 @@ def _of_flavor(name: str, flavors: Mapping[str, Mapping[str, Any]]) -> str | Non
 
 
 def _resolved(path: str) -> Path:
-    local = unquote(urlparse(path).path) if path.startswith("file:") else path
+    local = local_path(path) if path.startswith("file:") else path
     return Path(local).expanduser().resolve()

@@ -37,7 +37,7 @@ from batchscore.plan.binding import bind
 from batchscore.plan.columns import columns_to_read, output_columns
 from batchscore.plan.replays import replay_units
 from batchscore.plan.splitting import make_tasks
-from batchscore.plan.units import below, is_live, source_key, unit_key, unit_of
+from batchscore.plan.units import below, is_live, refuse_parts, source_key, unit_key, unit_of
 from batchscore.plan.withdrawals import withdrawal_notice, withdrawal_of, withdrawal_text
 
 FILE_ROWS = 4_000_000
@@ -358,14 +358,8 @@ def _refuse_partial_overwrite(plan: ScoringPlan) -> None:
     """Refuses what would silently replace rows that the command does not mean."""
     if plan.mode != "partitions" or plan.task.replay is not None:
         return
-    outside = [column for column, _ in plan.restriction.partitions if column not in plan.task.partition_by]
-    if outside and plan.target.exists:
-        raise SettingsError(
-            f"--partition {outside[0]}=… would replace whole units of the output by some of their rows",
-            found=f"the output is partitioned by {', '.join(plan.task.partition_by) or 'nothing'}",
-            hint=f"partition the output by {outside[0]} (output.partition_by), or use --where to say that some "
-            "rows are the whole unit, or --mode append or replace",
-        )
+    if plan.target.exists:
+        refuse_parts(plan.restriction, plan.task.partition_by)
     whole = plan.target.units.get((), UnitState())
     if not plan.task.partition_by and whole.foreign_files and not plan.force:
         raise SettingsError(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from batchscore.contracts import ManifestHead, ManifestUnit, Mode, SourceFile, UnitState, UnitValues
+from batchscore.contracts import ManifestHead, ManifestUnit, Mode, Restriction, SourceFile, UnitState, UnitValues
+from batchscore.errors import SettingsError
 
 # Manifests whose units are kept indexed: a table is seldom live by more runs than this at a time.
 INDEXED_MANIFESTS = 256
@@ -33,6 +34,22 @@ def unit_of(file: SourceFile, partition_by: Iterable[str]) -> UnitValues:
     values = dict(file.partition)
     # Delta's log has one spelling for the empty text and for null.
     return tuple((name, values[name] or None) for name in partition_by)
+
+
+def refuse_parts(restriction: Restriction, partition_by: Sequence[str]) -> None:
+    """Refuses to replace whole units of the output by those of their rows that a partition of the input holds.
+
+    Raises:
+        SettingsError: naming a column that the command restricts and that is none of the output's partition columns.
+    """
+    outside = [column for column, _ in restriction.partitions if column not in partition_by]
+    if outside:
+        raise SettingsError(
+            f"--partition {outside[0]}=… would replace whole units of the output by some of their rows",
+            found=f"the output is partitioned by {', '.join(partition_by) or 'nothing'}",
+            hint=f"partition the output by {outside[0]} (output.partition_by), or use --where to say that some "
+            "rows are the whole unit, or --mode append or replace",
+        )
 
 
 def unit_key(model_digest: str, files: Iterable[SourceFile], settings_digest: str, values: UnitValues) -> str:

@@ -16,7 +16,7 @@ from batchscore.schema import INTEGERS, MAX_DECIMAL_PRECISION, is_decimal
 Op: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">=", "<=>"]
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-WALL_TIME = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,6})?")
+WALL_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d{1,6})?")
 INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})")
 MAX_NUMBER_CHARS = 400  # a double has at most 309 digits before its point
 INTEGER = re.compile(r"\d+")

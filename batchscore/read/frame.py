@@ -11,10 +11,10 @@ from batchscore.errors import InputError, SettingsError
 from batchscore.read.analyzed import check_condition
 from batchscore.read.partitions import wanted_values
 from batchscore.read.storage import Location, locate
+from batchscore.read.units import among
 from batchscore.schema import quoted, spark_type
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column as SparkColumn
     from pyspark.sql import DataFrame, SparkSession
 
 # Schemes by which Spark's file systems go, where they differ from pyarrow's.
@@ -53,7 +53,7 @@ def dataframe(
     wanted = wanted_values(restriction.partitions, source.columns)
     types = {column.name: column.type for column in source.columns}
     for name, values in wanted.items():
-        frame = frame.where(_among(name, values, types[name]))
+        frame = frame.where(among(F.col(quoted(name)), values, spark_type(types[name])))
     if restriction.where is not None:
         from batchscore.read.where import parse_where  # noqa: PLC0415  # its SQL parser takes half a second
 
@@ -112,18 +112,6 @@ def spark_uri(uri: str) -> str:
         return uri
     parts = urlsplit(uri)
     return parts._replace(scheme=SPARK_SCHEMES.get(parts.scheme, parts.scheme), query="").geturl()
-
-
-def _among(name: str, values: Sequence[str | None], kind: str) -> SparkColumn:
-    from pyspark.sql import functions as F  # noqa: N812, PLC0415  # pinning a source needs no Spark
-
-    column = F.col(quoted(name))
-    ddl = spark_type(kind)
-    condition = column.isNull() if None in values else F.lit(False)
-    for value in values:
-        if value is not None:
-            condition = condition | (column == F.lit(value).cast(ddl))
-    return condition
 
 
 def _first_line(error: Exception) -> str:

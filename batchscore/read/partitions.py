@@ -10,11 +10,11 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from urllib.parse import unquote
 
 from batchscore.contracts import Column, Schema, SourceFile
-from batchscore.errors import InputError, SettingsError, nearest
+from batchscore.errors import InputError, SettingsError, bounded, nearest
 from batchscore.schema import MAX_DECIMAL_PRECISION, decimal_parts, is_decimal
 
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -115,14 +115,16 @@ def _canonical_integer(value: str, kind: str) -> str:
 
 
 def _canonical_decimal(value: str, kind: str) -> str:
+    precision, scale = decimal_parts(kind)
     try:
         number = Decimal(value)
+        # Python's own context rounds to 28 digits. What needs more than the type has is an invalid operation here.
+        fixed = number.quantize(Decimal((0, (1,), -scale)), context=Context(prec=precision))
     except InvalidOperation as error:
-        raise ValueError(f"{value} is not a decimal") from error
-    fixed = number.quantize(Decimal(1).scaleb(-decimal_parts(kind)[1]))
+        raise ValueError(f"{bounded(value)} does not fit {kind}") from error
     if fixed != number:
-        raise ValueError(f"{value} does not fit {kind}")
-    return str(fixed)
+        raise ValueError(f"{bounded(value)} does not fit {kind}")
+    return f"{fixed if fixed else abs(fixed):f}"
 
 
 def _canonical_boolean(value: object) -> str:
@@ -135,7 +137,10 @@ def _canonical_boolean(value: object) -> str:
 def _canonical_time(value: object) -> str:
     moment = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(str(value))
     if moment.tzinfo is not None:
-        moment = moment.astimezone(dt.UTC).replace(tzinfo=None)
+        try:
+            moment = moment.astimezone(dt.UTC).replace(tzinfo=None)
+        except OverflowError as error:
+            raise ValueError(f"{value} lies outside of the years 1 to 9999 in UTC") from error
     return moment.isoformat(sep=" ", timespec="microseconds")
 
 

@@ -16,17 +16,50 @@ if TYPE_CHECKING:
 
 def only_units(frame: DataFrame, units: Sequence[UnitValues]) -> DataFrame:
     """The rows of ``frame`` that belong to ``units``; all rows where there is no unit to name, or only ``()``."""
+    from pyspark.sql import functions as sf  # noqa: PLC0415  # planning imports this room without Spark
+
     named = [values for values in units if values]
     if not named:
         return frame
-    return frame.where(reduce(or_, (_matches(frame, values) for values in named)))
+    types = {field.name: field.dataType.simpleString() for field in frame.schema}
+
+    def has(name: str, values: Sequence[str | None]) -> Column:
+        return among(sf.col(quoted(name)), values, types[name])
+
+    # One set of values of the column that has most of them, for each combination of the others.
+    place = max(range(len(named[0])), key=lambda index: len({values[index][1] for values in named}))
+    widest = named[0][place][0]
+    by_others: dict[UnitValues, list[str | None]] = {}
+    for values in named:
+        by_others.setdefault((*values[:place], *values[place + 1 :]), []).append(values[place][1])
+    conditions = [
+        reduce(and_, (has(widest, values), *(has(name, [value]) for name, value in others)))
+        for others, values in by_others.items()
+    ]
+    return frame.where(_any_of(conditions))
 
 
-def _matches(frame: DataFrame, values: UnitValues) -> Column:
-    from pyspark.sql import functions as sf  # noqa: PLC0415  # planning imports this room without Spark
+def among(column: Column, values: Sequence[str | None], kind: str) -> Column:
+    """Whether a column has one of these values; null is a value like any other.
 
-    def equals(name: str, value: str | None) -> Column:
-        # The text is canonical for the column's type, so its cast is the value.
-        return sf.col(quoted(name)).eqNullSafe(sf.lit(value).cast(frame.schema[name].dataType))
+    Args:
+        column: the column.
+        values: each the canonical text of the column's type, so that its cast is the value.
+        kind: that type, as Spark names it.
+    """
+    from pyspark.sql import functions as sf  # noqa: PLC0415  # as above
 
-    return reduce(and_, (equals(name, value) for name, value in values))
+    typed = [sf.lit(value).cast(kind) for value in values if value is not None]
+    found: list[Column] = []
+    if typed:
+        found.append(column == typed[0] if len(typed) == 1 else column.isin(typed))
+    if None in values:
+        found.append(column.isNull())
+    return _any_of(found or [sf.lit(False)])
+
+
+def _any_of(conditions: Sequence[Column]) -> Column:
+    """Whether one holds: as a tree of little depth, because Catalyst's stack ends on a chain of thousands."""
+    while len(conditions) > 1:
+        conditions = [reduce(or_, conditions[start : start + 2]) for start in range(0, len(conditions), 2)]
+    return conditions[0]

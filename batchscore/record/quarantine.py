@@ -22,6 +22,7 @@ from batchscore import s3
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.layout import partition_value
 from batchscore.arrow.snapshot import active_files, location, open_table, snapshot_of
+from batchscore.arrow.values import shown_rows
 from batchscore.contracts import (
     COLUMN_COLUMN,
     DETAIL_COLUMN,
@@ -242,7 +243,7 @@ def examples(table_uri: str, run_id: str, limit: int) -> list[QuarantinedRow]:
     """The first rows that a run left out."""
     found: list[QuarantinedRow] = []
     for batch in _batches(table_uri, run_id, None):
-        for row in batch.slice(0, 10 * limit).to_pylist():
+        for row in shown_rows(batch.slice(0, 10 * limit)):
             if row[RUN_COLUMN] == run_id and len(found) < limit:
                 found.append(_quarantined(row))
         if len(found) == limit:

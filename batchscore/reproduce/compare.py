@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.arrow.bits import largest_difference, same_bits
+from batchscore.arrow.values import shown
 from batchscore.errors import MAX_ITEMS, SettingsError, bounded, listed
 from batchscore.reproduce.values import Comparison, Difference
 
@@ -117,7 +118,7 @@ class Tally:
         if gap is not None:
             self._largest[name] = max(gap, self._largest.get(name, 0.0))
         for index in range(min(len(then), MAX_ITEMS - len(self._samples))):
-            texts = (_exact(then[index].as_py()), _exact(now[index].as_py()))
+            texts = (_exact(shown(then[index])), _exact(shown(now[index])))
             self._samples.append(Difference(self._names(rows, index), name, *texts))
 
     def _only(self, rows: pa.Table | None, *, published: bool) -> None:
@@ -129,12 +130,12 @@ class Tally:
             self._missing += rows.num_rows
         name = self.outputs[0]
         for index in range(min(rows.num_rows, MAX_ITEMS - len(self._samples))):
-            text = _exact(rows[name][index].as_py())
+            text = _exact(shown(rows[name][index]))
             texts = (text, "") if published else ("", text)
             self._samples.append(Difference(self._names(rows, index), name, *texts))
 
     def _names(self, rows: pa.Table, index: int) -> tuple[tuple[str, str], ...]:
-        return tuple((key, bounded(rows[key][index].as_py())) for key in self.keys[:5])
+        return tuple((key, bounded(shown(rows[key][index]))) for key in self.keys[:5])
 
 
 def _exact(value: object) -> str:

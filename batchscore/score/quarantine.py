@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from batchscore.arrow.checks import any_null, not_finite, unknown_class
 from batchscore.arrow.predicate import mask
 from batchscore.arrow.types import to_arrow
-from batchscore.arrow.values import array_of, python_of, scalar_of
+from batchscore.arrow.values import array_of, scalar_of, shown
 from batchscore.contracts import (
     COLUMN_COLUMN,
     DETAIL_COLUMN,
@@ -221,7 +221,7 @@ def samples(batches: Iterable[pa.RecordBatch], task: ScoringTask, count: int) ->
     found: list[BadRow] = []
     for batch in batches:
         for index in range(min(batch.num_rows, count - len(found))):
-            keys = tuple((key, bounded(python_of(batch.column(key)[index]))) for key in task.keys)
+            keys = tuple((key, bounded(shown(batch.column(key)[index]))) for key in task.keys)
             values = dict(batch.column(VALUES_COLUMN)[index].as_py() or ())
             detail = batch.column(DETAIL_COLUMN)[index].as_py()
             found.append(BadRow(keys, ", ".join(values), ", ".join(str(value) for value in values.values()), detail))

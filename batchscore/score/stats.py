@@ -53,7 +53,11 @@ class StatsBuilder:
             self._unbounded.add(name)
             return
         bounds = pc.min_max(column)
-        low, high = python_of(bounds["min"]), python_of(bounds["max"])
+        try:
+            low, high = python_of(bounds["min"]), python_of(bounds["max"])
+        except OverflowError:  # a time outside of the years 1 to 9999, for which JSON has no spelling that all read
+            self._unbounded.add(name)
+            return
         if name in self._bounds:
             known_low, known_high = self._bounds[name]
             low, high = min(_ordered(low), _ordered(known_low))[1], max(_ordered(high), _ordered(known_high))[1]

@@ -47,7 +47,7 @@ def run_splits_task(task: ScoringTask, splits: tuple[Split, ...]) -> TaskResult:
 
 def run_batches_task(task: ScoringTask, batches: Iterable[pa.RecordBatch]) -> TaskResult:
     """Scores batches that Spark hands over (columns: ``task.source_columns``) and stages the predictions."""
-    return _run(task, lambda _coded, _seen: _sliced(batches, task.batch_rows))
+    return _run(task, lambda _coded, seen: _sliced(batches, task.batch_rows, seen))
 
 
 def in_spark(frame: DataFrame, task: ScoringTask) -> tuple[DataFrame, ScoringTask]:
@@ -86,8 +86,9 @@ def _split_batches(
         )
 
 
-def _sliced(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+def _sliced(batches: Iterable[pa.RecordBatch], rows: int, seen: _Seen) -> Iterator[pa.RecordBatch]:
     for batch in batches:
+        seen.add(batch.num_rows)  # a replay leaves most of them out
         for start in range(0, batch.num_rows, rows):
             yield batch.slice(start, rows)
 

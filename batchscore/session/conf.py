@@ -21,6 +21,8 @@ IVY_FOLDER = "~/.ivy2.5.2"
 REDACTED = (
     "(?i)secret|password|passwd|pwd$|token|credential|(access|account|private|api|shared)[._-]?key|[.]sas[.]|sas$"
 )
+# Otherwise Spark leaves out what it cannot read, the rest of a damaged file or a file that is gone, without a word.
+STRICT = {"spark.sql.files.ignoreCorruptFiles": "false", "spark.sql.files.ignoreMissingFiles": "false"}
 # For a JVM that schedules tasks and computes nothing: the second compiler of HotSpot took 1.5 of 6.0 s of a session's
 # start here, and a core from the first tasks.
 QUICK_JVM = "-XX:+IgnoreUnrecognizedVMOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
@@ -58,6 +60,8 @@ def session_conf(
 ) -> dict[str, str]:
     """Spark's settings: batchscore's defaults, overridden by ``given``; lists are joined, not replaced.
 
+    What would leave rows out silently (:data:`STRICT`) nobody overrides.
+
     For ``tasks`` its JVMs are set to start quickly; Delta's jars are looked for where Spark itself reads ``delta``.
 
     >>> session_conf("yarn", {"spark.sql.session.timeZone": "CET"})["spark.sql.session.timeZone"]
@@ -83,7 +87,7 @@ def session_conf(
         }
     if use == "tasks" and not _names_java_options(given):
         conf |= {"spark.driver.extraJavaOptions": QUICK_JVM, "spark.executor.extraJavaOptions": QUICK_JVM}
-    conf |= given
+    conf |= {**given, **STRICT}
     if use != "delta":
         return conf
     conf["spark.sql.extensions"] = joined(given.get("spark.sql.extensions"), DELTA_EXTENSION)

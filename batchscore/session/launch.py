@@ -21,6 +21,7 @@ from batchscore.session.conf import (
     DELTA_CATALOG,
     DELTA_EXTENSION,
     DELTA_PACKAGE,
+    STRICT,
     Use,
     conf_of_installation,
     jars_are_cached,
@@ -55,7 +56,8 @@ def start(
 ) -> SparkSession:
     """A SparkSession with what batchscore needs (7-13 s the first time).
 
-    Under ``spark-submit``, or where the process has a session already, its master and settings are kept.
+    Under ``spark-submit``, or where the process has a session already, its master and settings are kept, but those by
+    which Spark would pass over files that it cannot read.
 
     Args:
         master: Spark's master, for example ``local[*]``.
@@ -76,7 +78,7 @@ def start(
     from pyspark.sql import SparkSession  # noqa: PLC0415
 
     if SparkContext._active_spark_context is not None:  # there is no public way to ask
-        return SparkSession.builder.getOrCreate()
+        return _made_strict(SparkSession.builder.getOrCreate(), on_notice)
     if "PYSPARK_GATEWAY_PORT" in os.environ:
         return _join_submitted(conf, on_notice)
     _check_master(master)
@@ -89,8 +91,22 @@ def start(
     settings = session_conf(master, given, delta_on_classpath=on_classpath, use=use)
     if DELTA_PACKAGE in settings.get("spark.jars.packages", "") and not jars_are_cached(settings):
         on_notice("first use of Spark: fetching Delta's jars (about 20 MB), which takes a minute")
+    _tell_overruled(given, on_notice)
     _choose_python(given)
     return _launch(settings | {"spark.master": master, "spark.app.name": app_name}, master, on_context)
+
+
+def _made_strict(spark: SparkSession, on_notice: Callable[[str], None]) -> SparkSession:
+    _tell_overruled({name: str(spark.conf.get(name)) for name in STRICT}, on_notice)
+    for name, value in STRICT.items():
+        spark.conf.set(name, value)
+    return spark
+
+
+def _tell_overruled(given: Mapping[str, str], on_notice: Callable[[str], None]) -> None:
+    for name, value in STRICT.items():
+        if given.get(name, value).lower() != value:
+            on_notice(f"{name} is set to {value}: rows of files that cannot be read must not be left out silently")
 
 
 def _choose_python(conf: Mapping[str, str]) -> None:
@@ -141,6 +157,7 @@ def _join_submitted(conf: Mapping[str, str], on_notice: Callable[[str], None]) -
     if jvm is not None and not jvm.org.apache.spark.util.Utils.classIsLoadable(DELTA_EXTENSION):
         on_notice(f"Delta's jar is not on the classpath; add --packages {DELTA_PACKAGE} to spark-submit")
         settings = {key: value for key, value in settings.items() if value not in (DELTA_CATALOG, DELTA_EXTENSION)}
+    _tell_overruled(given, on_notice)
     _choose_python(given)
     submitted.setAll(list(settings.items()))
     try:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.arrow.checks import Wrong, any_null, not_finite, unknown_class
+from batchscore.arrow.values import shown_rows
 from batchscore.contracts import Check, ScoringPlan, StagedOutput
 from batchscore.errors import MAX_ITEMS, bounded
 from batchscore.schema import is_float, label_column
@@ -39,8 +40,8 @@ class _RowCheck:
         self.count += found
         wanted = MAX_ITEMS - len(self.sample)
         if wanted > 0:
-            rows = batch.filter(marks).slice(0, wanted).to_pylist()
-            self.sample.extend(_row_text(row, keys, self.column) for row in rows)
+            rows = batch.select([*dict.fromkeys((*keys, self.column))]).filter(marks).slice(0, wanted)
+            self.sample.extend(_row_text(row, keys, self.column) for row in shown_rows(rows))
 
     def take(self, other: _RowCheck) -> None:
         """Counts what the same check found in later rows, too."""
@@ -148,9 +149,9 @@ def _count_check(plan: ScoringPlan, staged: StagedOutput, output: StagedTable, s
         "in the files by their footers": sum(output.rows),
         "read back": seen,
     }
-    planned = [split.rows for task in plan.tasks for split in task]
-    if planned and min(planned) >= 0:
-        counts["planned, not filtered and not quarantined"] = sum(planned) - left_out
+    planned = _planned_rows(plan)
+    if planned >= 0:
+        counts["planned, not filtered and not quarantined"] = planned - left_out
     wrong_files = [
         f"{file.path}: {rows} rows instead of {file.rows}"
         for file, rows in zip(output.files, output.rows, strict=True)
@@ -160,6 +161,14 @@ def _count_check(plan: ScoringPlan, staged: StagedOutput, output: StagedTable, s
     observed = f"{seen} rows" if passed else ", ".join(f"{name}: {count}" for name, count in counts.items())
     spread = max(counts.values()) - min(counts.values())
     return Check("row_count_equals_input", passed, observed, spread, tuple(wrong_files[:MAX_ITEMS]))
+
+
+def _planned_rows(plan: ScoringPlan) -> int:
+    """Rows to score by the input's footers or its log; -1 where these do not tell, as of a view."""
+    rows = [split.rows for task in plan.tasks for split in task]
+    if not rows:  # Spark itself reads, and may pass over what it cannot
+        return plan.expected_rows
+    return sum(rows) if min(rows) >= 0 else -1
 
 
 def _row_checks(plan: ScoringPlan, keys: Sequence[str]) -> list[_RowCheck]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchscore.arrow.values import array_of, numbers_of
+from batchscore.arrow.values import array_of, numbers_of, shown
 
 Words = npt.NDArray[np.uint64]
 
@@ -120,20 +120,20 @@ def _ascend(chunks: Sequence[Words]) -> bool:
 def _verified(
     batches: Iterator[pa.RecordBatch], keys: Sequence[str], candidates: Words, found_rows: int, limit: int
 ) -> Duplicates:
-    shown = candidates[:MAX_CANDIDATES]
+    looked_at = candidates[:MAX_CANDIDATES]
     counts: dict[tuple[object, ...], int] = {}
     for batch in batches:
         complete = without_null_keys(batch, keys)
-        hit = np.isin(key_words(complete, keys), shown)
+        hit = np.isin(key_words(complete, keys), looked_at)
         if hit.any():
             table = pa.Table.from_batches([complete]).filter(array_of(hit, pa.bool_()))
             grouped = table.group_by(list(keys)).aggregate([([], "count_all")])
-            values = zip(*(grouped[name].to_pylist() for name in keys), strict=True)
+            values = zip(*([shown(value) for value in grouped[name]] for name in keys), strict=True)
             for key, count in zip(values, grouped["count_all"].to_pylist(), strict=True):
                 counts[key] = counts.get(key, 0) + count
     repeated = [(key, count) for key, count in counts.items() if count > 1]
     exact = sum(count for _, count in repeated)
-    rows = exact if len(shown) == len(candidates) else max(exact, found_rows)
+    rows = exact if len(looked_at) == len(candidates) else max(exact, found_rows)
     return Duplicates(rows, tuple(repeated[:limit]))
 
 
@@ -169,7 +169,7 @@ def column_words(column: pa.Array) -> Words:
     if pa.types.is_floating(column.type):
         return _float_words(column)
     if pa.types.is_date(column.type):
-        column = column.cast(pa.timestamp("us"))
+        column = column.cast(pa.date32()).cast(pa.int32())
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_timestamp(kind) or pa.types.is_boolean(kind):
         numbers: npt.NDArray[np.int64] = numbers_of(column.cast(pa.int64()))

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from batchscore.arrow.membership import KnownRows
+from batchscore.arrow.values import shown_rows
 from batchscore.contracts import Check, ScoringPlan, StagedFile, StagedOutput
 from batchscore.errors import MAX_ITEMS, bounded
 from batchscore.validate.staged import open_staged
@@ -34,7 +35,7 @@ def check_replayed(plan: ScoringPlan, staged: StagedOutput, published: Sequence[
         for batch in open_staged(plan, replace(staged, files=tuple(published))).batches(names):
             there = batch.filter(known.among(batch))
             found += there.num_rows
-            rows = there.slice(0, MAX_ITEMS - len(sample)).to_pylist()
+            rows = shown_rows(there.slice(0, MAX_ITEMS - len(sample)))
             sample.extend(bounded(", ".join(f"{key}={row[key]}" for key in plan.task.keys)) for row in rows)
     text = f"{found} rows are published already" if found else "all new to their units"
     return Check(f"keys_not_published({', '.join(plan.task.keys)})", found == 0, text, found, tuple(sample))

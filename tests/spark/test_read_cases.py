@@ -11,7 +11,7 @@ from deltalake import write_deltalake
 
 from batchscore.contracts import Restriction
 from batchscore.errors import InputError, SettingsError
-from batchscore.read import dataframe, pin, restriction
+from batchscore.read import dataframe, only_units, pin, restriction
 from tests.factories.sources import by_splits, every_type, write
 
 pytestmark = pytest.mark.spark
@@ -287,6 +287,53 @@ def test_what_the_catalog_does_not_have(catalog):
         pin("read_view", version="3", spark=catalog)
     with pytest.raises(SettingsError, match="does not have"):
         pin("read_view", restriction=Restriction(partitions=(("dss", ("a",)),)), spark=catalog)
+
+
+# --- units ---------------------------------------------------------------------------------------------------
+
+MANY = 2_000  # a chain of so many conditions ends Catalyst's stack
+
+
+@pytest.fixture
+def numbered(spark):
+    """Rows (n, text, m), n from 0 to MANY and as text, m null for every tenth."""
+    return spark.range(MANY + 1).selectExpr(
+        "CAST(id AS INT) AS n",
+        "CAST(id AS STRING) AS text",
+        "IF(id % 10 = 0, NULL, CAST(id % 3 AS STRING)) AS m",
+    )
+
+
+@pytest.mark.parametrize("first", ["n", "m"])
+def test_thousands_of_units(numbered, first):
+    def unit(n, m):
+        return (("n", str(n)), ("m", m)) if first == "n" else (("m", m), ("n", str(n)))
+
+    # Of each number one unit that has its row, but of the last, and one that has none.
+    there = [unit(n, None if n % 10 == 0 else str(n % 3)) for n in range(MANY)]
+    others = [unit(n, "9") for n in range(MANY)]
+    assert only_units(numbered, [*there, *others]).count() == MANY
+
+
+def test_thousands_of_units_that_share_no_value(numbered):
+    units = [(("n", str(n)), ("text", str(n if n % 2 else -1))) for n in range(MANY)]
+    assert only_units(numbered, units).count() == MANY // 2
+
+
+def test_units_of_one_column(numbered):
+    assert only_units(numbered, [(("n", str(n)),) for n in range(1, MANY)]).count() == MANY - 1
+    assert only_units(numbered, [(("m", None),), (("m", "1"),)]).where("m IS NULL").count() == MANY // 10 + 1
+    assert only_units(numbered, [(("m", None),)]).count() == MANY // 10 + 1
+    assert only_units(numbered, [()]).count() == only_units(numbered, []).count() == MANY + 1
+
+
+def test_thousands_of_partitions_that_the_command_names(spark, tmp_path):
+    write(pa.table({"id": [*range(9), None]}), tmp_path / "t/n=7/a")
+    write(pa.table({"id": [10]}), tmp_path / "t/n=8/a")
+    source = pin(str(tmp_path / "t"))
+    many = tuple(map(str, range(1, MANY)))
+    for values, count in ((many, 9), ((*many, None), 10), ((None,), 1), (("10",), 1)):
+        assert by_spark(spark, source, restriction({"id": values}, None, source)).num_rows == count
 
 
 # --- filters that only Spark serves ------------------------------------------------------------------------

@@ -46,6 +46,7 @@ FIXED = (
     "flag is not true",
     "flag is distinct from false",
     "wall >= '2026-11-21 00:00:00'",
+    "wall < '2026-11-22T06:00:00'",
     "wall < date '2026-11-22'",
     "at <= timestamp '2026-11-21T07:00:00+01:00'",
     "ds in ('2026-11-21', '1900-01-01')",

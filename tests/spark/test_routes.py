@@ -19,7 +19,7 @@ from sklearn.tree import DecisionTreeRegressor
 from batchscore import pipeline, runners, score
 from batchscore.config import JobConfig
 from batchscore.contracts import RunOptions
-from batchscore.errors import SetupError
+from batchscore.errors import InputError, SetupError, ValidationRefused
 
 pytestmark = pytest.mark.spark
 ROWS = 600
@@ -64,7 +64,7 @@ def table(rows: int = ROWS) -> pa.Table:
     )
 
 
-def run(model, source, target, **changes):
+def run(model, source, target, on_event=lambda _: None, **changes):
     settings = {
         "model": {"name": model},
         "input": {"path": str(source), **changes.pop("input", {})},
@@ -73,7 +73,7 @@ def run(model, source, target, **changes):
         "registry": {"allowed_paths": [model]},
         **changes,
     }
-    return pipeline.run(JobConfig.model_validate(settings), RunOptions())
+    return pipeline.run(JobConfig.model_validate(settings), RunOptions(), on_event)
 
 
 def published(output):
@@ -157,6 +157,46 @@ def test_an_output_partitioned_by_a_column_that_the_layout_does_not_tell(spark, 
     # The input does not tell the units apart, so all rows are scored; the commit drops those that are live.
     assert (mended.units_published, mended.units_live) == (1, 8)
     assert len(published(tmp_path / "out")) == ROWS
+
+
+# Only Spark evaluates it, so that Spark itself reads the files.
+READ_BY_SPARK = {"rules": [{"sql": "n + 0 >= 0"}]}
+SKIPPING = "spark.sql.files.ignoreCorruptFiles"
+
+
+@pytest.fixture
+def damaged(spark, tmp_path):
+    """Two files, of which one has damaged pages under a whole footer, in a session that is told to skip such."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name, start in (("a", 0), ("b", ROWS // 2)):
+        pq.write_table(table().slice(start, ROWS // 2), source / f"{name}.parquet")
+    path = source / "a.parquet"
+    content = bytearray(path.read_bytes())
+    content[4:400] = b"\xff" * 396
+    path.write_bytes(bytes(content))
+    spark.conf.set(SKIPPING, "true")
+    yield source
+    spark.conf.set(SKIPPING, "false")
+
+
+def test_a_damaged_file_is_not_skipped_where_the_session_would(spark, model, tmp_path, damaged):
+    heard = []
+    with pytest.raises(InputError, match="could not read"):
+        run(model, damaged, tmp_path / "out", heard.append, quarantine=READ_BY_SPARK)
+    assert any(SKIPPING in str(event.get("text")) for event in heard)
+    assert not (tmp_path / "out" / "_delta_log").exists()
+
+
+def test_rows_that_spark_skipped_nevertheless_are_missed(spark, model, tmp_path, damaged):
+    def skip_again(event):
+        if event.get("stage") == "score":
+            spark.conf.set(SKIPPING, "true")
+
+    with pytest.raises(ValidationRefused) as refused:
+        run(model, damaged, tmp_path / "out", skip_again, quarantine=READ_BY_SPARK)
+    assert f"planned, not filtered and not quarantined: {ROWS}" in refused.value.text()
+    assert not (tmp_path / "out" / "_delta_log").exists()
 
 
 def test_both_runners_call_the_same_worker_function(spark, model, tmp_path, monkeypatch):

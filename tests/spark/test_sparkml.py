@@ -23,6 +23,7 @@ from batchscore.contracts import RunOptions
 from batchscore.engines import sparkml
 from batchscore.errors import BadRowsError, InputError, ModelError, SettingsError
 from batchscore.record.quarantine import examples
+from batchscore.replay import replay
 
 pytestmark = pytest.mark.spark
 ROWS = 400
@@ -162,6 +163,24 @@ def test_a_row_that_cannot_be_cast_goes_to_the_quarantine(saved, tmp_path):
     assert (record.rows, record.rows_quarantined) == (ROWS - 1, 1)
     (row,) = examples(str(tmp_path / "out"), record.run_id, 10)
     assert (row.row["id"], row.reason, row.column) == (str(2**60 + 17), "null", "n")
+
+
+def test_what_was_left_out_is_replayed(spark, saved, tmp_path):
+    """Spark scores every row of the frame; the worker keeps the one that the run left out."""
+    path, fitted = saved["logistic"]
+    numbers = table()["n"].to_pylist()
+    numbers[17] = None
+    config = settings(path, tmp_path, table().set_column(1, "n", pa.array(numbers, pa.int32())))
+    run = pipeline.run(config, RunOptions())
+    assert (run.rows, run.rows_quarantined) == (ROWS - 1, 1)
+    again = replay(settings(path, tmp_path, table()), run.run_id, RunOptions())
+    assert (again.state, again.rows_read, again.rows_filtered) == ("published", ROWS, ROWS - 1)
+    assert again.rows == 1
+    found = DeltaTable(tmp_path / "out").to_pyarrow_table().sort_by("id")
+    bare = spark.createDataFrame(table().drop_columns(["features", "rawPrediction"]))
+    expected = fitted.transform(bare).select("id", "prediction").toArrow().sort_by("id")
+    assert found["prediction"].to_pylist() == expected["prediction"].to_pylist()
+    assert found["_run_id"].to_pylist().count(again.run_id) == 1
 
 
 def test_more_rows_that_cannot_be_cast_than_allowed_are_named(saved, tmp_path):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from batchscore.arrow.layout import is_canonical, partition_path, partition_value
 from batchscore.arrow.types import to_arrow
-from batchscore.errors import SettingsError
+from batchscore.arrow.values import scalar_of
+from batchscore.errors import InputError, SettingsError
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,16 @@ def test_spelling(scalar, text):
 def test_types_without_a_spelling_are_refused(scalar):
     with pytest.raises(SettingsError, match="cannot be partitioned"):
         partition_value(scalar)
+
+
+@pytest.mark.parametrize("kind", ["date", "timestamp", "timestamp_ntz"])
+def test_times_that_not_every_reader_has_are_refused(kind):
+    scalar = scalar_of(2**31 - 1 if kind == "date" else 2**63 - 1, to_arrow(kind))
+    with pytest.raises(InputError, match="outside of the years 1 to 9999") as caught:
+        partition_value(scalar)
+    assert "out of range" in str(caught.value.found)
+    assert not is_canonical("0000-01-01", kind)
+    assert not is_canonical("0000-01-01 00:00:00", kind)
 
 
 typed = st.one_of(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.arrow.values import array_of, numbers_of, places_in, scalar_of
+from batchscore.arrow.values import array_of, numbers_of, places_in, python_of, scalar_of, shown, shown_rows
 
 TEXTS = st.lists(st.one_of(st.none(), st.sampled_from(["a", "b", "", "ä"])), max_size=12)
 
@@ -57,6 +57,40 @@ def test_scalars():
     assert scalar_of("ä", pa.string()) == pa.scalar("ä")
     assert scalar_of(None, pa.int64()) == pa.scalar(None, pa.int64())
     assert scalar_of(7, pa.timestamp("us", tz="UTC")) == pa.scalar(7, pa.timestamp("us", tz="UTC"))
+
+
+ZONED = pa.timestamp("us", tz="UTC")
+
+
+@pytest.mark.parametrize(
+    ("value", "arrow", "text"),
+    [
+        (2**31 - 1, pa.date32(), "<value out of range: 2147483647>"),
+        (2_932_897, pa.date32(), "10000-01-01"),
+        (-719_163, pa.date32(), "0000-12-31"),
+        (2**63 - 1, ZONED, "<value out of range: 9223372036854775807>"),
+        (-(2**63), pa.timestamp("us"), "<value out of range: -9223372036854775808>"),
+        (253_402_300_800_000_000, ZONED, "10000-01-01 00:00:00.000000Z"),
+        (253_402_300_800_000_000, pa.timestamp("us"), "10000-01-01 00:00:00.000000"),
+    ],
+)
+def test_times_that_python_has_not_are_shown_as_text(value, arrow, text):
+    scalar = scalar_of(value, arrow)
+    with pytest.raises(OverflowError):
+        python_of(scalar)
+    assert shown(scalar) == text
+    whole = pa.array([[value]], pa.list_(pa.int32() if arrow == pa.date32() else pa.int64())).cast(pa.list_(arrow))
+    batch = pa.RecordBatch.from_arrays([whole, pa.array(["x"])], names=["times", "name"])
+    assert shown_rows(batch) == [{"times": [text], "name": "x"}]
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.sampled_from([pa.timestamp("us"), ZONED]))
+def test_every_time_is_shown(value, arrow):
+    scalar = scalar_of(value, arrow)
+    try:
+        assert shown(scalar) == python_of(scalar)
+    except OverflowError:
+        assert isinstance(shown(scalar), str)
 
 
 @given(TEXTS, TEXTS, st.booleans())

@@ -98,6 +98,13 @@ def test_a_registry_that_does_not_answer(tmp_path):
     assert "hunter2" not in found.found
 
 
+def test_a_registry_whose_address_is_none(tmp_path):
+    found = finding("registry", job(tmp_path, registry__tracking_uri="postgresql://ml:hun/ter2@db/mlflow"))
+    assert not found.fine
+    assert "the address of the model registry is none" in found.found
+    assert "hun" not in found.found
+
+
 def test_input_and_output(tmp_path):
     assert finding("input", job(tmp_path)).fine
     assert not finding("input", job(tmp_path, input__path=str(tmp_path / "none"))).fine

@@ -96,6 +96,21 @@ def test_a_process_that_dies_is_reported(files):
         engine.score(batch(-2.0))
 
 
+@pytest.mark.parametrize("at_work", [True, False])
+def test_a_process_that_died_is_started_anew_for_the_next_task(files, at_work):
+    engine = loaded("pyfunc", files, threads=1)
+    if at_work:
+        with pytest.raises(UnavailableError, match="SIGKILL"):
+            engine.score(batch(-2.0))
+    else:  # as the kernel does where memory runs out, between two tasks
+        engine._process.kill()
+        engine._process.wait()
+    again = loaded("pyfunc", files, threads=1)
+    assert again is not engine
+    assert again.score(batch(1.0, 2.0)).num_rows == 2
+    assert loaded("pyfunc", files, threads=1) is again
+
+
 def test_a_killed_worker_leaves_no_process_and_no_file_even_while_the_model_works(files, tmp_path):
     script = f"""
         import pickle, pyarrow as pa

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -54,7 +55,7 @@ def test_keys_have_the_types_of_the_table(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["id=4x", "id=", "id=1.5", "ds=21.11.2026", "flag=maybe", "price=abc", "x=one", "at=noon"]
+    "text", ["id=4x", "id=", "id=1.5", "ds=21.11.2026", "flag=maybe", "price=abc", "x=one", "at=noon", "at=0000-01-01"]
 )
 def test_what_is_no_value_of_the_type_is_said(text):
     with pytest.raises(SettingsError, match="this is no value of type") as caught:
@@ -201,6 +202,17 @@ def test_a_commit_and_its_run(table):
     assert commit.at.startswith("20")
     Path(table, "_delta_log", f"{1:020d}.json").unlink()
     assert lookup.commit_of(table, 1) is None
+
+
+@pytest.mark.parametrize("stamp", ["100000000000000000000", "1e400", "NaN", "-9e18"])
+def test_a_commit_at_no_time_is_damage(table, stamp):
+    path = Path(table, "_delta_log", f"{1:020d}.json")
+    text, count = re.subn(r'"timestamp":\d+', f'"timestamp":{stamp}', path.read_text())
+    assert count
+    path.write_text(text)
+    with pytest.raises(InputError, match="is damaged") as caught:
+        lookup.commit_of(table, 1)
+    assert "which is no time" in str(caught.value.found)
 
 
 # --- files --------------------------------------------------------------------------------------------------

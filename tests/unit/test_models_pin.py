@@ -255,6 +255,30 @@ def test_a_server_that_is_down(pin, scheme):
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://ann:s3cret@db:543a/mlflow",
+        "postgresql://ann:s3c/ret@db/mlflow",  # then the port is "s3c"
+        "mysql+pymysql://ann:s3cret@db:70000/mlflow",
+        "postgresql://ann:s3cret@db..internal/mlflow",
+        "http://ann:s3cret@[::1",
+        "https://ann:s3cret@host:port/",
+    ],
+)
+def test_an_address_that_is_none(pin, uri):
+    with pytest.raises(SettingsError, match="the address of the model registry is none") as caught:
+        pin("Fraud/1", tracking_uri=uri)
+    assert "s3c" not in caught.value.text()
+    with pytest.raises(SettingsError, match="the address of the model registry is none"):
+        models.describe("Fraud", "1", tracking_uri=uri)
+
+
+def test_an_address_of_a_folder_that_is_none(pin):
+    with pytest.raises(SettingsError, match="no address of a file"):
+        pin("file://[x/model")
+
+
 def test_sqlite_files(pin, tmp_path):
     missing = tmp_path / "missing.db"
     with pytest.raises(UnavailableError, match="no such file"):

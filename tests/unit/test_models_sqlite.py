@@ -154,7 +154,7 @@ def told(copy):
     return f"sqlite:///{copy}"
 
 
-@pytest.mark.parametrize("version", ["1", "2", "3", "4", "9", "x"])
+@pytest.mark.parametrize("version", ["1", "2", "3", "4", "9", "x", str(2**63), "9" * 5_000])
 def test_versions_are_described_as_the_client_does(told, version):
     found = sqlite.describe(told, None, "m", version)
     assert found is not None
@@ -174,6 +174,12 @@ def test_what_is_described(told):
     other = sqlite.describe(told, None, "m", "2")
     assert other is not None
     assert other.source == "https://***@host/x"
+
+
+def test_a_time_that_is_none_is_not_told(told):
+    with sqlite3.connect(told.removeprefix("sqlite:///")) as database:
+        database.execute("UPDATE model_versions SET creation_time = ? WHERE version = 1", [2**62])
+    assert sqlite.describe(told, None, "m", "1").created_at == ""
 
 
 def test_deleted_and_unknown_versions(told):

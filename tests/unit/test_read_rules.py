@@ -24,10 +24,13 @@ SOURCE = (
     Column("country", "string"),
     Column("day", "date"),
     Column("at", "timestamp"),
+    Column("wall", "timestamp_ntz"),
     Column("ok", "boolean"),
 )
 OUTPUTS = (Column("prediction", "double"),)
 MAY_1 = dt.datetime(2026, 5, 1, tzinfo=dt.UTC)
+WALL = MAY_1.replace(tzinfo=None)
+JUST_BEFORE = WALL - dt.timedelta(microseconds=1)
 
 
 def rule(**settings):
@@ -69,6 +72,10 @@ def broken(values, **settings):
             [MAY_1, MAY_1 - dt.timedelta(microseconds=1)],
             [1],
         ),
+        # As YAML gives a time that is not quoted, as ISO 8601 spells it, and as SQL does.
+        ({"column": "wall", "range": [WALL, None]}, [WALL, JUST_BEFORE, None], [1]),
+        ({"column": "wall", "range": ["2026-05-01T00:00:00", None]}, [WALL, JUST_BEFORE], [1]),
+        ({"column": "wall", "range": ["2026-05-01 00:00:00", None]}, [WALL, JUST_BEFORE], [1]),
         ({"column": "country", "allowed": ["DE", "it's", "a\\b"]}, ["DE", "it's", "a\\b", "de", "", None], [3, 4]),
         ({"column": "n", "allowed": [1, 2]}, [1, 3, None], [1]),
         ({"column": "amount", "allowed": [0, 0.5]}, [-0.0, 0.0, 0.5, 0.25, NAN], [3, 4]),
@@ -115,6 +122,7 @@ def test_what_the_subset_does_not_hold_is_computed_by_spark():
         ({"column": "ok", "range": [0, 1]}, ["column ok"]),
         ({"column": "country", "range": [1, 2]}, ["column country", "string"]),
         ({"column": "at", "range": ["2026-05-01 00:00:00", None]}, ["column at", "time zone"]),
+        ({"column": "wall", "range": [MAY_1, None]}, ["column wall", "time zone"]),
         ({"column": "amount", "regex": "x"}, ["column amount", "double"]),
         ({"column": "country", "regex": "(?=x)"}, ["country", "RE2"]),
         ({"column": "country", "regex": "("}, ["country"]),

@@ -55,6 +55,7 @@ def integer(value):
             Compare("at", ">", Constant("2026-11-21 06:00:00+01:00", "timestamp")),
         ),
         ("wall > '2026-11-21 06:00:00'", Compare("wall", ">", Constant("2026-11-21 06:00:00", "timestamp_ntz"))),
+        ("wall > '2026-11-21T06:00:00'", Compare("wall", ">", Constant("2026-11-21 06:00:00", "timestamp_ntz"))),
         ("wall > date '2026-11-21'", Compare("wall", ">", Constant("2026-11-21", "date"))),
         ("flag", Compare("flag", "=", Constant(True, "boolean"))),
         ("not flag", Not(Compare("flag", "=", Constant(True, "boolean")))),

@@ -8,10 +8,11 @@ import pytest
 
 from batchscore.contracts import ManifestUnit, Restriction, TargetState
 from batchscore.errors import InputError
+from batchscore.explain.recompute import with_outputs
 from batchscore.plan import make
-from batchscore.recorded import changed, recorded_files, recorded_restriction
+from batchscore.recorded import changed, recorded_files, recorded_restriction, settings_list
 from tests.factories.staging import make_manifest, make_plan
-from tests.factories.values import plan_inputs, source
+from tests.factories.values import model, plan_inputs, source
 
 D1, D2 = (("ds", "2026-11-20"),), (("ds", "2026-11-21"),)
 
@@ -89,3 +90,25 @@ def test_the_restriction_of_the_run(manifest):
     masked = {"input": {"partitions": {"ds": ["***"]}}}
     with pytest.raises(InputError, match="masks"):
         recorded_restriction(dataclasses.replace(manifest, settings=masked))
+
+
+@pytest.mark.parametrize("partitions", [7, ["ds"], "ds", {"ds": 7}, {"ds": "2026-11-20"}, {"ds": [1]}])
+def test_a_restriction_of_another_kind_is_damage(manifest, partitions):
+    with pytest.raises(InputError, match="the settings in the manifest are damaged"):
+        recorded_restriction(dataclasses.replace(manifest, settings={"input": {"partitions": partitions}}))
+
+
+def test_lists_of_the_settings(manifest):
+    def outputs(value):
+        return settings_list(
+            dataclasses.replace(manifest, settings={"scoring": {"outputs": value}}), "scoring", "outputs"
+        )
+
+    assert outputs(["prediction", "probability"]) == ("prediction", "probability")
+    assert outputs(None) == settings_list(manifest, "none", "outputs") == ()
+    for damaged in (7, 0, "prediction", {"prediction": 1}, [1]):
+        with pytest.raises(InputError, match="damaged") as caught:
+            outputs(damaged)
+        assert "scoring.outputs" in str(caught.value.found)
+    with pytest.raises(InputError, match="damaged"):
+        with_outputs(model(), dataclasses.replace(manifest, settings={"scoring": {"outputs": 7}}))

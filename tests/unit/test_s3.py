@@ -8,6 +8,7 @@ import pytest
 
 from batchscore import s3
 from batchscore.arrow.filesystem import open_filesystem
+from batchscore.arrow.reach import require_reachable
 from batchscore.cli.logs import set_up_logs
 from batchscore.errors import BatchscoreError, InputError, SettingsError, UnavailableError
 from batchscore.redaction import redact
@@ -82,6 +83,24 @@ def test_a_missing_region_and_a_wrong_endpoint_are_named(environment):
     environment("AWS_ENDPOINT_URL", "localhost:9000")
     with pytest.raises(SettingsError, match=r"no URL[\s\S]*http://host:9000"):
         s3.access()
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://minio:9000a",
+        "http://[::1",
+        "http://:9000",
+        "http://minio:99999",
+        "http://a..b",
+        f"http://u:{SECRET}@h:x",
+    ],
+)
+def test_an_endpoint_that_is_no_url_is_refused_before_it_is_used(environment, endpoint):
+    environment("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(SettingsError, match="the endpoint of S3 is no URL") as caught:
+        require_reachable("s3://lake/t", "input")
+    assert SECRET not in caught.value.text()
 
 
 def test_a_profile_says_region_endpoint_and_keys(environment, tmp_path):

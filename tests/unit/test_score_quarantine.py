@@ -27,11 +27,12 @@ from batchscore.contracts import (
     Rule,
     merged,
 )
+from batchscore.engines.given import PREFIX, behind
 from batchscore.errors import BadRowsError, BatchscoreError, ModelError, ModelRaisedError
 from batchscore.score.core import score_batch
 from batchscore.score.isolation import HOPELESS_ROWS, Isolating
-from batchscore.score.quarantine import quarantine_schema
-from batchscore.score.worker import known_rows
+from batchscore.score.quarantine import quarantine_schema, samples
+from batchscore.score.worker import known_rows, run_batches_task
 from batchscore.score.writer import QuarantineWriter
 from tests.factories import values
 
@@ -275,6 +276,18 @@ def test_what_a_failed_task_left_out_is_removed(tmp_path):
     assert list((tmp_path / "out__quarantine").iterdir()) == []
 
 
+def test_a_key_that_is_an_infinite_time_names_its_row(tmp_path):
+    told = pa.table(
+        {
+            "id": pa.array([2**63 - 1], pa.int64()).cast(pa.timestamp("us", tz="UTC")),
+            "_values": pa.array([[("amount", "-1")]], pa.map_(pa.string(), pa.string())),
+            "_detail": ["positive"],
+        }
+    )
+    (row,) = samples(told.to_batches(), task(tmp_path / "out"), 10)
+    assert row.keys == (("id", f"<value out of range: {2**63 - 1}>"),)
+
+
 def test_a_replay_takes_the_rows_of_its_run_alone(tmp_path):
     for name, run, ids in (("a", "r1", [1, None]), ("b", "r2", [2])):
         table = pa.table({"id": pa.array(ids, pa.int64()), "_run_id": [run] * len(ids)})
@@ -282,6 +295,19 @@ def test_a_replay_takes_the_rows_of_its_run_alone(tmp_path):
     replay = Replay("r1", (Column("id", "long"),), ("a.parquet", "b.parquet"), str(tmp_path), ((),))
     found = known_rows(replay).among(batch([1, 2, None, 3], np.ones(4)))
     assert found.to_pylist() == [True, False, True, False]
+
+
+def test_a_replay_counts_all_rows_that_spark_hands_over(tmp_path):
+    (tmp_path / "q").mkdir()
+    pq.write_table(pa.table({"id": [3], "_run_id": ["r1"]}), tmp_path / "q" / "a.parquet")
+    replay = Replay("r1", (Column("id", "long"),), ("a.parquet",), str(tmp_path / "q"), ((),))
+    task = behind(values.task(str(tmp_path / "out"), replay=replay))
+    handed = [
+        batch(ids, np.ones(len(ids))).append_column(f"{PREFIX}output_0", pa.array(np.ones(len(ids))))
+        for ids in ([1, 2, 3], [4, 5])
+    ]
+    result = run_batches_task(task, handed)
+    assert (result.rows_read, result.rows_filtered, result.rows_staged) == (5, 4, 1)
 
 
 def test_a_damaged_quarantine_is_worth_a_retry(tmp_path):

@@ -52,6 +52,25 @@ def test_times_are_in_microseconds_and_decimals_keep_every_digit():
     assert stats_of(pa.array([value], pa.decimal128(38, 2))).minimum == "12345678901234567890.12"
 
 
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=4), st.sampled_from([None, "UTC"]))
+def test_times_beyond_the_years_that_people_count_have_no_bounds(values, zone):
+    """PostgreSQL's infinity, or ns that were taken for µs."""
+    kind = pa.timestamp("us", tz=zone)
+    stats = stats_of(*(pa.array([value], pa.int64()).cast(kind) for value in values), pa.nulls(1, kind))
+    assert stats.null_count == 1
+    if stats.minimum is None:
+        assert stats.maximum is None
+        return
+    bounds = [dt.datetime.fromisoformat(str(text)) for text in (stats.minimum, stats.maximum)]
+    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC if zone else None)
+    assert [(bound - epoch) // dt.timedelta(microseconds=1) for bound in bounds] == [min(values), max(values)]
+
+
+def test_a_date_beyond_them_has_no_bounds_either():
+    dates = pa.array([0, 2**31 - 1], pa.int32()).cast(pa.date32())
+    assert (stats_of(dates, dates).minimum, stats_of(dates.slice(0, 1), dates.slice(1)).maximum) == (None, None)
+
+
 def test_infinity_has_no_json_and_booleans_and_lists_have_no_order():
     assert stats_of(pa.array([1.0, float("inf")])).maximum is None
     assert stats_of(pa.array([True, None])).minimum is None

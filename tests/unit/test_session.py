@@ -68,6 +68,13 @@ def test_local_mode_gets_small_defaults_and_a_cluster_does_not():
         assert conf["spark.sql.extensions"] == session.DELTA_EXTENSION
 
 
+@pytest.mark.parametrize("use", ["tasks", "sql", "delta"])
+def test_nobody_has_spark_pass_over_what_it_cannot_read(use):
+    given = {"spark.sql.files.ignoreCorruptFiles": "true", "spark.sql.files.ignoreMissingFiles": "TRUE"}
+    conf = session.session_conf("yarn", given, use=use)
+    assert {conf[name] for name in given} == {"false"}
+
+
 def test_a_session_that_schedules_alone_starts_its_jvms_quickly():
     quick = session.session_conf("local[*]", {}, use="tasks")
     for who in ("driver", "executor"):

@@ -134,6 +134,19 @@ def test_a_repeated_key_across_files(tmp_path, kind):
     assert check.sample == (f"id={KEYS[kind][N - 1].as_py()}: 2 rows",)
 
 
+@pytest.mark.parametrize(("kind", "last"), [(pa.date32(), 2**31 - 1), (pa.timestamp("us", tz="UTC"), 2**63 - 1)])
+def test_a_key_that_is_a_time_beyond_pythons_is_judged_and_shown(tmp_path, kind, last):
+    numbers = pa.array(with_last(list(range(N)), last), pa.int32() if kind == pa.date32() else pa.int64())
+    good = pa.table({"id": numbers.cast(kind), "prediction": [0.5] * N})
+    assert judged(tmp_path / "good", [("a.parquet", (), good)]).passed
+    twice = [("a.parquet", (), good), ("b.parquet", (), good.slice(N - 1))]
+    check = only_failed(judged(tmp_path / "twice", twice))
+    assert check.sample == (f"id=<value out of range: {last}>: 2 rows",)
+    bad = good.set_column(1, "prediction", pa.array(with_last([0.5] * N, None), pa.float64()))
+    check = only_failed(judged(tmp_path / "bad", [("a.parquet", (), bad)]))
+    assert check.sample == (f"id=<value out of range: {last}>: None",)
+
+
 def test_two_keys_of_which_one_is_a_partition(tmp_path):
     files = [
         ("ds=2026-11-20/a.parquet", (("ds", "2026-11-20"),), table()),
@@ -183,6 +196,19 @@ def test_rows_that_were_bad_do_not_count_as_lost(tmp_path):
         staged.stage(tmp_path, files), rows_read=N + 8, rows_filtered=5, quarantined=(ReasonCount("cast", "x", 3),)
     )
     assert judged(tmp_path, files, staged_output=output).passed
+
+
+@pytest.mark.parametrize(("expected", "passed"), [(N + 3, True), (N + 4, False), (-1, True)])
+def test_rows_that_spark_passed_over_while_it_read(tmp_path, expected, passed):
+    files = [("a.parquet", (), table())]
+    output = dataclasses.replace(
+        staged.stage(tmp_path, files), rows_read=N + 3, quarantined=(ReasonCount("cast", "x", 3),)
+    )
+    plan = dataclasses.replace(staged.judged_plan(tmp_path, files), route="dataframe", expected_rows=expected)
+    verdict = judge(plan, output, suite=None, spark=None)
+    assert verdict.passed == passed
+    if not passed:
+        assert "planned, not filtered and not quarantined: 1001" in only_failed(verdict).observed
 
 
 def test_a_file_that_was_damaged_since_it_was_staged(tmp_path):
