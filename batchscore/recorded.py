@@ -6,6 +6,7 @@ told by unit, never guessed.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,11 +17,26 @@ from batchscore.contracts import Manifest, PinnedSource, Restriction, SourceFile
 from batchscore.errors import InputError, unit_text
 from batchscore.plan.units import below, unit_key, unit_of
 
+REGISTRY_VARIABLE = "MLFLOW_TRACKING_URI"
+
 
 def settings_section(manifest: Manifest, name: str) -> Mapping[str, Any]:
     """A section of the recorded settings; empty where an old manifest has none."""
     section = manifest.settings.get(name)
     return section if isinstance(section, Mapping) else {}
+
+
+def registry_of(manifest: Manifest, named: str | None) -> tuple[str, bool]:
+    """Where the model's registry is, and whether the manifest alone says so: who writes the table may have forged it.
+
+    Args:
+        manifest: of the run.
+        named: the registry that the operator names, if any; MLflow's own variable names one, too.
+    """
+    if named is not None:
+        return named, False
+    recorded = str(settings_section(manifest, "registry").get("tracking_uri") or "")
+    return recorded, recorded != os.environ.get(REGISTRY_VARIABLE)
 
 
 def recorded_restriction(manifest: Manifest) -> Restriction:

@@ -21,12 +21,13 @@ import pyarrow.compute as pc
 from batchscore import record, staging
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.config import JobConfig
-from batchscore.contracts import Column, ManifestUnit, RunOptions, ScoringPlan, UnitValues
+from batchscore.contracts import Column, Manifest, ManifestUnit, RunOptions, ScoringPlan, UnitValues
 from batchscore.engines import SPARKML
 from batchscore.errors import SettingsError
 from batchscore.lookup import DataFile
-from batchscore.prepare import LazySpark, OnEvent, make_plan
-from batchscore.reproduce.again import check_model, key_columns, restricted, usable_units, versions, with_engine
+from batchscore.prepare import LazySpark, OnEvent, Ready, make_plan, pin_model, pin_source
+from batchscore.recorded import registry_of
+from batchscore.reproduce.again import key_columns, restricted, usable_units, versions, with_engine
 from batchscore.reproduce.compare import Tally
 from batchscore.reproduce.published import Published, published_by, staged_batches
 from batchscore.reproduce.sample import draw, scored
@@ -45,8 +46,10 @@ class Options:
         sample: rows to compare, 0 for all.
         seed: by which they are drawn; None: a number made of the run's id.
         runner: ``local``, ``spark``, or None: local where the model allows it.
-        tracking_uri: the registry, where it is not the recorded one.
-        settings: the job's settings of today, for what the manifest masks.
+        tracking_uri: the operator's registry, where it is not that of the settings; without either the recorded one
+            is asked, and no code of it is loaded.
+        settings: the job's settings of today, for what the manifest masks and what it is not trusted to say.
+        allowed_paths: folders whose models may run code, beside those of the settings.
     """
 
     sample: int = 0
@@ -54,6 +57,15 @@ class Options:
     runner: str | None = None
     tracking_uri: str | None = None
     settings: JobConfig | None = None
+    allowed_paths: tuple[str, ...] = ()
+
+    def registry(self, manifest: Manifest) -> tuple[dict[str, object], bool]:
+        """The settings' section on where the model is, and whether the manifest alone says so."""
+        given = None if self.settings is None else self.settings.registry
+        named = self.tracking_uri or (None if given is None else given.tracking_uri)
+        uri, is_recorded = registry_of(manifest, named)
+        paths = [*self.allowed_paths, *(() if given is None else given.allowed_paths)]
+        return {**({"tracking_uri": uri} if uri else {}), "allowed_paths": paths}, is_recorded
 
 
 def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda _: None) -> Reproduction:
@@ -66,8 +78,8 @@ def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda
         on_event: receives stages and progress.
 
     Raises:
-        SettingsError: no such run, it published nothing, its settings cannot be rebuilt, or its rows cannot be told
-            apart.
+        SettingsError: no such run, it published nothing, its settings cannot be rebuilt, its model holds code that
+            nobody allowed, or its rows cannot be told apart.
         ModelError: the model or the engine is gone, damaged, or another one than recorded.
         InputError: the recorded input is gone or changed, or the published files are gone.
         UnavailableError: storage or registry did not answer.
@@ -82,11 +94,13 @@ def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda
         )
     runner = options.runner or ("spark" if manifest.engine == SPARKML else "local")
     with _scratch(table, runner) as folder:
-        config = rebuilt(manifest, options.settings, tracking_uri=options.tracking_uri, runner=runner, output=folder)
+        registry, is_recorded = options.registry(manifest)
+        config = rebuilt(manifest, options.settings, registry=registry, runner=runner, output=folder)
         on_event({"event": "stage", "stage": "plan", "text": f"{manifest.model_uri} on {manifest.source_uri}"})
-        check_model(config, manifest)
+        model = pin_model(config, digest=manifest.model_digest, recorded=is_recorded)
         spark = LazySpark(config, on_event)
-        plan = make_plan(config, RunOptions(force=True), spark)
+        source, _ = pin_source(config, spark)
+        plan = make_plan(config, RunOptions(force=True), spark, Ready(spark, model, source))
         published = published_by(table, found)
         usable = usable_units(manifest, plan, published)
         plan, same_artifact = with_engine(restricted(plan, usable.units), manifest, config)

@@ -8,30 +8,13 @@ from dataclasses import dataclass, replace
 from batchscore.config import JobConfig
 from batchscore.contracts import Certificate, Manifest, ManifestUnit, ModelFiles, ScoringPlan
 from batchscore.engines import PROBABILITY, artifacts
-from batchscore.errors import InputError, ModelError, unit_text
+from batchscore.errors import InputError, unit_text
 from batchscore.lookup import is_comparable
 from batchscore.plan.make import TASK_ROWS
 from batchscore.plan.splitting import make_tasks
 from batchscore.plan.units import unit_of
-from batchscore.prepare import pin_model
 from batchscore.recorded import changed, recorded_files
 from batchscore.reproduce.published import Published
-
-
-def check_model(config: JobConfig, manifest: Manifest) -> None:
-    """Refuses another model than the recorded one.
-
-    Raises:
-        ModelError: it is gone, or its files are others.
-    """
-    found = pin_model(config)
-    if found.digest != manifest.model_digest:
-        raise ModelError(
-            f"the files of {manifest.model_uri} are not those that scored the run",
-            found=f"digest {found.digest}",
-            allowed=(f"digest {manifest.model_digest}",),
-            hint="they were changed after they were registered: restore them from a copy",
-        )
 
 
 @dataclass(frozen=True, slots=True)

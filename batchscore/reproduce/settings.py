@@ -14,14 +14,17 @@ from batchscore.errors import InputError, SettingsError
 
 
 def rebuilt(
-    manifest: Manifest, given: JobConfig | None, *, tracking_uri: str | None, runner: str, output: str
+    manifest: Manifest, given: JobConfig | None, *, registry: Mapping[str, object], runner: str, output: str
 ) -> JobConfig:
     """The settings under which the run is scored again.
 
+    What decides whose programs run is the operator's to say: neither allowed paths nor Spark's properties are taken
+    from a manifest, which whoever writes the table may have forged.
+
     Args:
         manifest: of the run; its secrets are masked.
-        given: settings of the job as they are today: where the registry is and what Spark needs come from there.
-        tracking_uri: the registry, where it is not the recorded one.
+        given: settings of the job as they are today: what Spark needs comes from there.
+        registry: the section of that name: where the model is, and the folders whose models may run code.
         runner: ``local`` or ``spark``.
         output: where the scores go.
 
@@ -35,12 +38,8 @@ def rebuilt(
             found=f"{manifest.source_uri}: a view or table of Spark's catalog has no versions",
         )
     document: dict[str, Any] = copy.deepcopy(dict(manifest.settings))
-    for section in ("registry", "spark"):
-        document[section] = getattr(given, section).model_dump() if given is not None else document.get(section) or {}
-    if tracking_uri is not None:
-        document["registry"] = {"tracking_uri": tracking_uri}
-    if runner == "local":
-        document["spark"] = {}
+    document["registry"] = dict(registry)
+    document["spark"] = given.spark.model_dump() if given is not None and runner == "spark" else {}
     engine, device = ("onnx", "cuda") if manifest.engine == engines.CUDA else (manifest.engine, "cpu")
     _put(document, "model", name=manifest.model_uri, version=None)
     _put(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from batchscore.config import load, redacted
 from batchscore.contracts import SourceFile, Split, TargetState
 from batchscore.errors import InputError, SettingsError
-from batchscore.reproduce import compare
+from batchscore.reproduce import Options, compare
 from batchscore.reproduce.compare import Tally
 from batchscore.reproduce.sample import draw
 from batchscore.reproduce.settings import rebuilt
@@ -186,7 +186,8 @@ def manifest(settings, **facts):
 
 
 def again(settings, given=None, *, tracking_uri=None, runner="local", **facts):
-    return rebuilt(manifest(settings, **facts), given, tracking_uri=tracking_uri, runner=runner, output="/scratch")
+    registry, _ = Options(tracking_uri=tracking_uri, settings=given).registry(manifest(settings, **facts))
+    return rebuilt(manifest(settings, **facts), given, registry=registry, runner=runner, output="/scratch")
 
 
 def test_names_become_exact():
@@ -220,12 +221,24 @@ def test_masked_settings_are_named():
         again(redacted(job))
     assert caught.value.found == "registry.tracking_uri"
     assert "hunter2" not in str(caught.value)
-    with pytest.raises(SettingsError) as caught:
-        again(redacted(job), tracking_uri="sqlite:///r.db", runner="spark")
-    assert caught.value.found == "spark.conf.my.token"
     found = again(redacted(job), tracking_uri="sqlite:///r.db")
     assert found.registry.tracking_uri == "sqlite:///r.db"
     assert again(redacted(job), job, runner="spark").spark.conf == {"my.token": "s3cret"}
+
+
+def test_whose_programs_run_is_not_for_the_manifest_to_say():
+    forged = config(
+        registry={"tracking_uri": "sqlite:///r.db", "allowed_paths": ["/"]},
+        spark={"master": "spark://elsewhere:7077", "conf": {"spark.pyspark.python": "/evil/python"}},
+    )
+    for runner in ("local", "spark"):
+        found = again(redacted(forged), runner=runner)
+        assert (found.registry.tracking_uri, found.registry.allowed_paths) == ("sqlite:///r.db", ())
+        assert (found.spark.master, found.spark.conf) == ("local[*]", {})
+    own = config(registry={"tracking_uri": "sqlite:///own.db", "allowed_paths": ["/models"]})
+    found = again(redacted(forged), own, tracking_uri="sqlite:///moved.db", runner="spark")
+    assert (found.registry.tracking_uri, found.registry.allowed_paths) == ("sqlite:///moved.db", ("/models",))
+    assert found.spark.conf == {}
 
 
 def test_a_view_cannot_be_read_again():
