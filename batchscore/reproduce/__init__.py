@@ -11,7 +11,7 @@ import time
 import uuid
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -25,10 +25,11 @@ from batchscore.contracts import Column, Manifest, ManifestUnit, RunOptions, Sco
 from batchscore.engines import SPARKML
 from batchscore.errors import SettingsError
 from batchscore.lookup import DataFile
-from batchscore.prepare import LazySpark, OnEvent, Ready, make_plan, pin_model, pin_source
+from batchscore.prepare import LazySpark, OnEvent, Ready, absolute, make_plan, pin_model, pin_source
 from batchscore.recorded import registry_of
-from batchscore.reproduce.again import key_columns, restricted, usable_units, versions, with_engine
-from batchscore.reproduce.compare import Tally
+from batchscore.reproduce.again import key_columns, replaying, restricted, usable_units, versions, with_engine
+from batchscore.reproduce.compare import Excused, Tally
+from batchscore.reproduce.erased import Erasures, erased_notes
 from batchscore.reproduce.published import Published, published_by, staged_batches
 from batchscore.reproduce.sample import draw, scored
 from batchscore.reproduce.settings import rebuilt
@@ -36,6 +37,8 @@ from batchscore.reproduce.values import Comparison, Difference, Reproduction
 from batchscore.score.writer import unit_codes
 
 __all__ = ["Comparison", "Difference", "Options", "Reproduction", "reproduce"]
+
+WHOLE = ("a replay is compared in whole: its rows are looked for by their keys",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +105,14 @@ def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda
         source, _ = pin_source(config, spark)
         plan = make_plan(config, RunOptions(force=True), spark, Ready(spark, model, source))
         published = published_by(table, found)
-        usable = usable_units(manifest, plan, published)
+        erasures = Erasures.of_run(table, found.run_id)
+        usable = usable_units(manifest, plan, published, erasures)
         plan, same_artifact = with_engine(restricted(plan, usable.units), manifest, config)
-        again = _Again(plan, usable.units, published, spark, on_event)
-        sampled = 0 < options.sample < usable.rows
+        plan = replaying(plan, manifest, absolute(table))
+        lost = erasures.lost_rows(published, usable.units)
+        again = _Again(plan, usable.units, published, spark, on_event, erasures, lost)
+        # The rows of a replay are looked for by their keys in all of the input: a part of them costs as much.
+        sampled = 0 < options.sample < usable.rows and not manifest.replays
         seed = zlib.crc32(found.run_id.encode()) if options.seed is None else options.seed
         comparison = again.by_sample(options.sample, seed) if sampled else again.whole(runner)
     return Reproduction(
@@ -124,7 +131,7 @@ def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda
         sample=options.sample if sampled else 0,
         seed=seed if sampled else 0,
         not_available=usable.missing,
-        notes=usable.notes,
+        notes=(*usable.notes, *erased_notes(lost), *(WHOLE if options.sample and manifest.replays else ())),
         seconds=round(time.perf_counter() - started, 3),
     )
 
@@ -154,6 +161,8 @@ class _Again:
     published: Published
     spark: LazySpark
     on_event: OnEvent
+    erasures: Erasures
+    lost: Mapping[UnitValues, int]
 
     def whole(self, runner: str) -> Comparison:
         """Every row of the units, scored by the stages of a run."""
@@ -174,7 +183,8 @@ class _Again:
             files[file.unit].append(DataFile(f"{root}/{file.path}", file.unit, file.rows, file.size))
         for unit in self.units:
             published = partial(self.published.batches, unit.values, names)
-            tally.add(published, partial(staged_batches, uri, files[unit.values], columns), unit.rows)
+            again = partial(staged_batches, uri, files[unit.values], columns)
+            tally.add(published, again, unit.rows, self._excused(unit.values))
         return tally.result()
 
     def by_sample(self, rows: int, seed: int) -> Comparison:
@@ -205,8 +215,14 @@ class _Again:
         tally = self._tally(subset=True)
         if batches:
             values = pa.concat_arrays([batch.column(tally.keys[0]) for batch in batches])
-            tally.add(partial(self._with_keys, tally, values), lambda: batches, sum(len(batch) for batch in batches))
+            rows, excused = sum(len(batch) for batch in batches), Excused(missing=sum(self.lost.values()))
+            tally.add(partial(self._with_keys, tally, values), lambda: batches, rows, excused)
         return tally.result()
+
+    def _excused(self, values: UnitValues) -> Excused:
+        """What was erased from the table; and from the quarantine, which then no longer names it for a replay."""
+        spared = self.erasures.asked(values) if self.plan.task.replay is not None else 0
+        return Excused(self.lost.get(values, 0), spared)
 
     def _with_keys(self, tally: Tally, values: pa.Array) -> Iterator[pa.RecordBatch]:
         """Published rows whose first key is among the drawn ones."""

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.config import load, redacted
-from batchscore.contracts import SourceFile, Split, TargetState
+from batchscore.contracts import Forgetting, ForgottenUnit, SourceFile, Split, TargetState
 from batchscore.errors import InputError, SettingsError
 from batchscore.reproduce import Options, compare
-from batchscore.reproduce.compare import Tally
+from batchscore.reproduce.compare import Excused, Tally
+from batchscore.reproduce.erased import Erasures
 from batchscore.reproduce.sample import draw
 from batchscore.reproduce.settings import rebuilt
-from tests.factories.staging import make_manifest, make_plan
+from tests.factories.staging import day, make_manifest, make_plan
 from tests.factories.values import config, source
 
 NAN = float("nan")
@@ -254,3 +255,30 @@ def test_settings_that_this_release_does_not_know():
 def test_every_default_survives():
     job = load(None, {"model.name": "m/1", "input.path": "/in", "output.path": "/out"})
     assert again(redacted(job)).output.retention_days == 30
+
+
+# --- rows that were erased ----------------------------------------------------------------------------------
+
+
+def test_rows_that_one_side_lacks_on_purpose():
+    left, right = scores([1, 2, 3], [1.0, 2.0, 3.0]), scores([2, 3, 4, 5], [2.5, 3.0, 4.0, 5.0])
+    tally = Tally(("id",), ("prediction",))
+    tally.add(left.to_batches, right.to_batches, 4, Excused(missing=2, surplus=1))
+    found = tally.result()
+    assert counts(found) == (1, 1, 0, 0)
+    assert [sample.keys for sample in found.samples] == [(("id", "2"),)]
+    tally.add(left.to_batches, right.to_batches, 4, Excused(missing=1))
+    assert counts(tally.result()) == (2, 2, 2, 1)
+    assert len(tally.result().samples) == 5
+
+
+def test_erased_rows_are_those_that_an_erasure_left_out():
+    first, second = day("2026-11-20"), day("2026-11-21")
+    records = (
+        Forgetting("f1", "", "", (ForgottenUnit(first, "r1", 40, 39), ForgottenUnit(first, "r2", 7, 6)), ()),
+        Forgetting("f2", "", "", (ForgottenUnit(first, "r1", 39, 37), ForgottenUnit(second, "r1", 5, 0)), ()),
+    )
+    erasures = Erasures("r1", records)
+    assert [erasures.lost(first, rows) for rows in (40, 39, 38, 37, 0)] == [0, 1, 0, 3, 0]
+    assert [erasures.lost(second, rows) for rows in (5, 4, 0)] == [0, 0, 5]
+    assert (erasures.asked(first), erasures.asked(second), erasures.asked(day("2026-11-22"))) == (3, 5, 0)
