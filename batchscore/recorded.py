@@ -71,7 +71,7 @@ def recorded_files(
     grouped: dict[UnitValues, list[SourceFile]] = defaultdict(list)
     for file in source.files:
         grouped[unit_of(file, names)].append(file)
-    keys = {unit.values: unit.key for unit in manifest.units}
+    keys = {unit.values: unit.read or unit.key for unit in manifest.units}
 
     def is_recorded(unit: UnitValues) -> bool:
         files = below(source.root, grouped[unit])

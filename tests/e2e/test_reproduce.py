@@ -243,6 +243,11 @@ def test_a_replay_is_compared_by_its_own_rows(small):
     sample = done(small, "reproduce", replayed["run_id"], "--sample", "1")
     assert (sample["equal"], sample["comparison"]["equal"], sample["sample"]) == (True, 2, 0)
     assert "compared in whole" in sample["notes"][0]
+    small.change(4, 0)  # the next day of the input comes
+    later = done(small, "explain", "--key", f"id={LEFT_OUT[1]}")
+    assert (later["run"]["run_id"], later["input"]["verified"]) == (replayed["run_id"], True), later["input"]
+    assert later["recomputed"]["equal"] is True
+    assert done(small, "reproduce", replayed["run_id"])["comparison"]["equal"] == 2
     # Of the replayed run itself the day's files are no longer those that it read.
     assert done(small, "reproduce", first["run_id"], code=5)["comparison"]["equal"] == 80
 
