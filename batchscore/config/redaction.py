@@ -45,6 +45,6 @@ def _redacted_value(name: str, value: object) -> object:
         return {str(key): _redacted_value(str(key), item) for key, item in value.items()}
     if isinstance(value, list):
         return [_redacted_value(name, item) for item in value]
-    if value is not None and name and is_secret_name(name):
-        return MASK
-    return redact(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value  # a number is no secret, whatever its name: `max_new_tokens: 64`
+    return MASK if name and is_secret_name(name) else redact(value)

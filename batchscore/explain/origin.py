@@ -8,7 +8,7 @@ from dataclasses import replace
 from batchscore import manifests, models, record
 from batchscore.config.redaction import MASK
 from batchscore.contracts import Manifest, PinnedModel, RunRecord
-from batchscore.errors import BatchscoreError, SettingsError
+from batchscore.errors import BatchscoreError, SettingsError, listed
 from batchscore.explain.values import ModelFacts, RunFacts
 from batchscore.recorded import registry_of, settings_section
 
@@ -49,6 +49,10 @@ def model_of(
     facts = _with_registry(facts, registry)
     section = settings_section(manifest, "model")
     signature, params = section.get("signature"), section.get("params") or {}
+    masked = [str(name) for name, value in dict(params).items() if MASK in str(value)]
+    if masked:
+        problem = f"the manifest masks the parameter {listed(masked)}: `batchscore reproduce --config` scores with it"
+        return None, replace(facts, files_problem=problem)
     try:
         model = models.recorded(
             manifest.model_digest,

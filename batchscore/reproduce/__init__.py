@@ -32,7 +32,7 @@ from batchscore.reproduce.compare import Excused, Tally
 from batchscore.reproduce.erased import Erasures, erased_notes
 from batchscore.reproduce.published import Published, published_by, staged_batches
 from batchscore.reproduce.sample import draw, scored
-from batchscore.reproduce.settings import rebuilt
+from batchscore.reproduce.settings import check_filled, rebuilt
 from batchscore.reproduce.values import Comparison, Difference, Reproduction
 from batchscore.score.writer import unit_codes
 
@@ -104,6 +104,8 @@ def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda
         spark = LazySpark(config, on_event)
         source, _ = pin_source(config, spark)
         plan = make_plan(config, RunOptions(force=True), spark, Ready(spark, model, source))
+        if options.settings is not None:
+            check_filled(manifest, config, plan)
         published = published_by(table, found)
         erasures = Erasures.of_run(table, found.run_id)
         usable = usable_units(manifest, plan, published, erasures)

@@ -12,15 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.config import load, redacted
-from batchscore.contracts import Forgetting, ForgottenUnit, SourceFile, Split, TargetState
+from batchscore.contracts import Forgetting, ForgottenUnit, Restriction, SourceFile, Split, TargetState
 from batchscore.errors import InputError, SettingsError
+from batchscore.plan import make
 from batchscore.reproduce import Options, compare
 from batchscore.reproduce.compare import Excused, Tally
 from batchscore.reproduce.erased import Erasures
 from batchscore.reproduce.sample import draw
-from batchscore.reproduce.settings import rebuilt
+from batchscore.reproduce.settings import check_filled, filled, rebuilt
 from tests.factories.staging import day, make_manifest, make_plan
-from tests.factories.values import config, source
+from tests.factories.values import config, plan_inputs, source
 
 NAN = float("nan")
 
@@ -225,6 +226,39 @@ def test_masked_settings_are_named():
     found = again(redacted(job), tracking_uri="sqlite:///r.db")
     assert found.registry.tracking_uri == "sqlite:///r.db"
     assert again(redacted(job), job, runner="spark").spark.conf == {"my.token": "s3cret"}
+
+
+def test_what_scores_and_is_masked_comes_from_the_settings_of_today():
+    condition = "password='open'"
+    job = config(
+        model={"params": {"token": "<eos>", "max_new_tokens": 64}},
+        input={"where": condition},
+        quarantine={"rules": [{"sql": condition}]},
+    )
+    recorded = redacted(job)
+    assert recorded["model"]["params"] == {"token": "***", "max_new_tokens": 64}
+    assert filled(manifest(recorded)) == (("model", "params"), ("input", "where"), ("quarantine", "rules"))
+    with pytest.raises(SettingsError, match="masks settings") as caught:
+        again(recorded)
+    assert caught.value.found == "model.params.token, input.where, quarantine.rules.sql"
+    found = again(recorded, job)
+    assert found.model.params == {"token": "<eos>", "max_new_tokens": 64}
+    assert (found.input.where, found.quarantine.rules[0].sql) == (condition, condition)
+
+
+def test_the_digest_says_whether_they_are_the_runs():
+    job = config(scoring={"engine": "auto", "runner": "local"}, input={"where": "password='open'"})
+
+    def planned(given):
+        return make(plan_inputs(config=given, restriction=Restriction(where=given.input.where)))
+
+    facts = {"settings_digest": planned(job).settings_digest, "engine": "native"}
+    recorded = manifest(redacted(job), **facts)
+    check_filled(recorded, again(redacted(job), job, **facts), planned(job))
+    other = config(scoring={"engine": "auto", "runner": "local"}, input={"where": "password='shut'"})
+    with pytest.raises(SettingsError, match="are others than the run's by now") as caught:
+        check_filled(recorded, again(redacted(job), other, **facts), planned(other))
+    assert "input.where" in str(caught.value.found)
 
 
 def test_whose_programs_run_is_not_for_the_manifest_to_say():
