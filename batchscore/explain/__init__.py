@@ -44,6 +44,7 @@ def explain(
         UnavailableError: storage did not answer.
     """
     files = lookup.files_at(table, at, bounds=[text.partition("=")[0] for text in keys])
+    files.require_readable()
     typed = lookup.typed_keys(keys, files.columns)
     found = lookup.one_row(files, typed)
     row = _table_row(table, files, found, at)

@@ -10,13 +10,15 @@ import shutil
 import pytest
 import yaml
 
-from batchscore import models
+from batchscore import models, record
 from batchscore.contracts import TargetState
-from batchscore.errors import SettingsError
+from batchscore.errors import InputError, SettingsError
 from batchscore.explain import explain
 from batchscore.models import Trust
 from batchscore.recorded import registry_of
 from batchscore.reproduce import Options, reproduce
+from batchscore.reproduce.published import published_by
+from tests.factories.delta import active_adds, commit_by_hand
 from tests.factories.jobs import end_started, make_job
 from tests.factories.models import make_registry
 from tests.factories.staging import make_manifest, make_plan
@@ -191,3 +193,25 @@ def test_whose_registry_it_is(monkeypatch):
     assert registry_of(manifest, None) == ("sqlite:///r.db", False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
     assert registry_of(manifest, None) == ("sqlite:///r.db", True)
+
+
+# --- the table's own log ------------------------------------------------------------------------------------
+
+
+def plant(table, path):
+    """A commit by hand that adds a copy of a data file under another path."""
+    add = next(iter(active_adds(table).values()))
+    commit_by_hand(table, [{"add": {**add, "path": path}}])
+
+
+@pytest.mark.parametrize("climbs", [True, False])
+def test_a_log_leads_out_of_the_table_for_nobody(published, table, tmp_path, climbs):
+    shutil.copytree(table / "ds=2026-01-01", tmp_path / "elsewhere")
+    (file,) = (tmp_path / "elsewhere").glob("*.parquet")
+    plant(table, f"../../elsewhere/{file.name}" if climbs else str(file))
+    problem = "names a file outside of the table" if climbs else "cannot be read without Spark"
+    with pytest.raises(InputError, match=problem):
+        explain(str(table), KEY)
+    newest = dataclasses.replace(record.show(str(table), published[1]["run_id"])[0], table_version=1)
+    with pytest.raises(InputError, match=problem):
+        published_by(str(table), newest)
