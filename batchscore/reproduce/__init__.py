@@ -5,10 +5,7 @@ Nothing is published: whole runs are scored into a scratch folder by the stages 
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 import time
-import uuid
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +29,7 @@ from batchscore.reproduce.compare import Excused, Tally
 from batchscore.reproduce.erased import Erasures, erased_notes
 from batchscore.reproduce.published import Published, published_by, staged_batches
 from batchscore.reproduce.sample import draw, scored
+from batchscore.reproduce.scratch import scratch_place
 from batchscore.reproduce.settings import check_filled, rebuilt
 from batchscore.reproduce.values import Comparison, Difference, Reproduction
 from batchscore.score.writer import unit_codes
@@ -96,7 +94,7 @@ def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda
             hint="`batchscore history` lists the runs that published something",
         )
     runner = options.runner or ("spark" if manifest.engine == SPARKML else "local")
-    with _scratch(table, runner) as folder:
+    with scratch_place(table, runner) as folder:
         registry, is_recorded = options.registry(manifest)
         config = rebuilt(manifest, options.settings, registry=registry, runner=runner, output=folder)
         on_event({"event": "stage", "stage": "plan", "text": f"{manifest.model_uri} on {manifest.source_uri}"})
@@ -136,22 +134,6 @@ def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda
         notes=(*usable.notes, *erased_notes(lost), *(WHOLE if options.sample and manifest.replays else ())),
         seconds=round(time.perf_counter() - started, 3),
     )
-
-
-@contextlib.contextmanager
-def _scratch(table: str, runner: str) -> Iterator[str]:
-    """A place for scores that no reader looks at; where Spark's executors write, it lies beside the table."""
-    if runner == "local":
-        with tempfile.TemporaryDirectory(prefix="batchscore-reproduce-") as folder:
-            yield f"{folder}/scores"
-        return
-    place = f"{table.rstrip('/')}__reproduce-{uuid.uuid4().hex[:12]}"
-    filesystem, root = open_filesystem(place)
-    filesystem.create_dir(root, recursive=True)
-    try:
-        yield place
-    finally:
-        filesystem.delete_dir(root)
 
 
 @dataclass(frozen=True)
