@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchscore.arrow.layout import NULL_FOLDER
-from batchscore.config.redaction import MASK
+from batchscore.config.redaction import MASK, redact
 from batchscore.contracts import Manifest, PinnedSource, Restriction, SourceFile, UnitValues
 from batchscore.errors import InputError, unit_text
 from batchscore.plan.units import below, unit_key, unit_of
@@ -36,7 +36,10 @@ def registry_of(manifest: Manifest, named: str | None) -> tuple[str, bool]:
     if named is not None:
         return named, False
     recorded = str(settings_section(manifest, "registry").get("tracking_uri") or "")
-    return recorded, recorded != os.environ.get(REGISTRY_VARIABLE)
+    own = os.environ.get(REGISTRY_VARIABLE, "")
+    if own and recorded in {own, redact(own)}:
+        return own, False
+    return recorded, True
 
 
 def recorded_restriction(manifest: Manifest) -> Restriction:

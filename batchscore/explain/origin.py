@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from batchscore import manifests, models, record
@@ -49,7 +49,7 @@ def model_of(
     facts = _with_registry(facts, registry)
     section = settings_section(manifest, "model")
     signature, params = section.get("signature"), section.get("params") or {}
-    masked = [str(name) for name, value in dict(params).items() if MASK in str(value)]
+    masked = [str(name) for name, value in params.items() if MASK in str(value)] if isinstance(params, Mapping) else ()
     if masked:
         problem = f"the manifest masks the parameter {listed(masked)}: `batchscore reproduce --config` scores with it"
         return None, replace(facts, files_problem=problem)

@@ -191,6 +191,10 @@ def test_whose_registry_it_is(monkeypatch):
     assert registry_of(manifest, "sqlite:///mine.db") == ("sqlite:///mine.db", False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///r.db")
     assert registry_of(manifest, None) == ("sqlite:///r.db", False)
+    server = "postgresql://ml:hunter2@db/mlflow"
+    masked = dataclasses.replace(manifest, settings={"registry": {"tracking_uri": "postgresql://***@db/mlflow"}})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    assert registry_of(masked, None) == (server, False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
     assert registry_of(manifest, None) == ("sqlite:///r.db", True)
 
