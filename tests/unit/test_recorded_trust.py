@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
 import shutil
 
@@ -27,13 +28,13 @@ KEY = ["id=1003"]
 
 
 class Evil:
-    """Writes a file where it is loaded."""
+    """Makes a folder where it is loaded."""
 
     def __init__(self, canary):
         self.canary = str(canary)
 
     def __reduce__(self):
-        return open, (self.canary, "w")
+        return os.mkdir, (self.canary,)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def table(published, tmp_path):
 
 @pytest.fixture
 def evil(published, tmp_path):
-    """A model folder whose pickle writes a canary file when it is loaded, and that file."""
+    """A model folder whose pickle makes a canary folder when it is loaded, and that one."""
     job, _ = published
     folder, canary = tmp_path / "evil", tmp_path / "canary"
     folder.mkdir()
@@ -142,7 +143,7 @@ def test_a_registry_of_the_operators_own_vouches_for_its_models(published, table
     monkeypatch.setenv("XDG_CACHE_HOME", str(table.parent / "cache"))
     explain(str(table), KEY, tracking_uri=registered[0])
     assert evil[1].exists()
-    evil[1].unlink()
+    evil[1].rmdir()
     shutil.rmtree(table.parent / "cache")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registered[0])
     explain(str(table), KEY)
