@@ -214,7 +214,8 @@ def check_kinds(values: Mapping[str, object], record: type[DataclassInstance]) -
 def _unit(facts: dict[str, Any]) -> ManifestUnit:
     values = tuple((str(name), None if value is None else str(value)) for name, value in facts["values"])
     beside = tuple((str(run), int(rows)) for run, rows in facts.get("beside", ()))
-    return ManifestUnit(values=values, key=str(facts["key"]), rows=int(facts["rows"]), beside=beside)
+    read = str(facts.get("read", ""))
+    return ManifestUnit(values=values, key=str(facts["key"]), rows=int(facts["rows"]), beside=beside, read=read)
 
 
 def _record(facts: dict[str, Any] | None, kind: type[Proof]) -> Proof | None:

@@ -11,12 +11,13 @@ from batchscore.contracts import (
     Manifest,
     ManifestUnit,
     ScoringPlan,
+    SourceFile,
     StagedFile,
     StagedOutput,
     UnitValues,
     Verdict,
 )
-from batchscore.plan.units import derived_unit_key
+from batchscore.plan.units import below, derived_unit_key, unit_key, unit_of
 
 MANIFEST_FORMAT = 1
 
@@ -75,10 +76,26 @@ def _units(planned: ScoringPlan, files: Sequence[StagedFile]) -> tuple[ManifestU
     for file in files:
         rows[file.unit] = rows.get(file.unit, 0) + file.rows
     if planned.units_known:
+        read = _read_keys(planned) if planned.task.replay is not None else {}
         return tuple(
-            ManifestUnit(unit.values, unit.key, rows.get(unit.values, 0), unit.beside) for unit in planned.to_score
+            ManifestUnit(unit.values, unit.key, rows.get(unit.values, 0), unit.beside, read.get(unit.values, ""))
+            for unit in planned.to_score
         )
     return tuple(
         ManifestUnit(values, derived_unit_key(planned.source_key, values), count)
         for values, count in sorted(rows.items(), key=str)
     )
+
+
+def _read_keys(planned: ScoringPlan) -> dict[UnitValues, str]:
+    """What a replay read of each unit, where the input's layout tells units: later the input is compared with that."""
+    names, source = planned.task.partition_by, planned.source
+    if not set(names) <= set(source.partition_columns):
+        return {}
+    grouped: dict[UnitValues, list[SourceFile]] = {}
+    for file in below(source.root, source.files):
+        grouped.setdefault(unit_of(file, names), []).append(file)
+    return {
+        values: unit_key(planned.model.digest, files, planned.settings_digest, values)
+        for values, files in grouped.items()
+    }

@@ -306,12 +306,17 @@ def _estimated_seconds(plan: ScoringPlan, runner: str) -> float:
     return -1.0
 
 
-def pin_model(config: JobConfig) -> PinnedModel:
+def pin_model(config: JobConfig, *, digest: str = "", recorded: bool = False) -> PinnedModel:
     """The settings' model, resolved to exact files.
 
+    Args:
+        config: the settings.
+        digest: of the files that scored a run, which others must not be taken for; '' where any will do.
+        recorded: whether a record that somebody may have forged says where the registry is.
+
     Raises:
-        ModelError: unknown or damaged.
-        SettingsError: it lies in a folder that is not an allowed path, and holds code.
+        ModelError: unknown or damaged, or of another digest.
+        SettingsError: it holds code, and is neither of the operator's registry nor below an allowed path.
         UnavailableError: the registry cannot be reached.
     """
     signature = config.model.signature
@@ -320,7 +325,8 @@ def pin_model(config: JobConfig) -> PinnedModel:
         tracking_uri=config.registry.tracking_uri,
         signature=signature.model_dump(mode="json", exclude_unset=True) if signature is not None else None,
         params=config.model.params,
-        trust=models.Trust(config.registry.allowed_paths, installs=config.model.environment != "local"),
+        trust=models.Trust(config.registry.allowed_paths, config.model.environment != "local", recorded),
+        digest=digest,
     )
     return engines.with_probability(model) if PROBABILITY in config.scoring.outputs else model
 

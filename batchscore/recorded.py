@@ -6,15 +6,18 @@ told by unit, never guessed.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchscore.arrow.layout import NULL_FOLDER
-from batchscore.config.redaction import MASK
+from batchscore.config.redaction import MASK, redact, redact_setting
 from batchscore.contracts import Manifest, PinnedSource, Restriction, SourceFile, UnitValues
 from batchscore.errors import InputError, unit_text
 from batchscore.plan.units import below, unit_key, unit_of
+
+REGISTRY_VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 def settings_section(manifest: Manifest, name: str) -> Mapping[str, Any]:
@@ -37,6 +40,22 @@ def _texts(value: object, name: str) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
         raise InputError("the settings in the manifest are damaged", found=f"{name} is no list of texts")
     return tuple(value)
+
+
+def registry_of(manifest: Manifest, named: str | None) -> tuple[str, bool]:
+    """Where the model's registry is, and whether the manifest alone says so: who writes the table may have forged it.
+
+    Args:
+        manifest: of the run.
+        named: the registry that the operator names, if any; MLflow's own variable names one, too.
+    """
+    if named is not None:
+        return named, False
+    recorded = str(settings_section(manifest, "registry").get("tracking_uri") or "")
+    own = os.environ.get(REGISTRY_VARIABLE, "")
+    if own and recorded in {own, redact(own), redact_setting("tracking_uri", own)}:
+        return own, False
+    return recorded, True
 
 
 def recorded_restriction(manifest: Manifest) -> Restriction:
@@ -75,7 +94,7 @@ def recorded_files(
     grouped: dict[UnitValues, list[SourceFile]] = defaultdict(list)
     for file in source.files:
         grouped[unit_of(file, names)].append(file)
-    keys = {unit.values: unit.key for unit in manifest.units}
+    keys = {unit.values: unit.read or unit.key for unit in manifest.units}
 
     def is_recorded(unit: UnitValues) -> bool:
         files = below(source.root, grouped[unit])

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from batchscore.config import JobConfig
 
 Registry = Annotated[
-    str | None, typer.Option("--tracking-uri", help="MLflow tracking URI, where it is not the recorded one.")
+    str | None,
+    typer.Option(
+        "--tracking-uri", help="MLflow tracking URI of your registry; what a table records of it vouches for no code."
+    ),
+]
+Allowed = Annotated[
+    list[str] | None,
+    typer.Option("--allow-path", help="Folder whose models may run code; repeat for more."),
 ]
 
 
@@ -29,6 +36,7 @@ def explain(  # noqa: PLR0913, PLR0917  # each is a flag
     model: Model = None,
     config: Config = None,
     tracking_uri: Registry = None,
+    allow_path: Allowed = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> int:
@@ -47,7 +55,8 @@ def explain(  # noqa: PLR0913, PLR0917  # each is a flag
     from batchscore import explain as room  # noqa: PLC0415  # heavy
 
     registry = tracking_uri or (settings.registry.tracking_uri if settings is not None else None)
-    found = room.explain(where, key or [], at=at, tracking_uri=registry)
+    paths = (*(allow_path or ()), *(settings.registry.allowed_paths if settings is not None else ()))
+    found = room.explain(where, key or [], at=at, tracking_uri=registry, allowed_paths=paths)
     show.emit(explain_text.explanation_lines(found), explain_text.as_document(found), as_json=json)
     return 0
 
@@ -75,6 +84,7 @@ def reproduce(  # noqa: PLR0913, PLR0917  # each is a flag
     seed: Annotated[int | None, typer.Option(min=0, help="Of the sample; made of the run's id by default.")] = None,
     runner: Annotated[str | None, typer.Option(help="local or spark; local where the model allows it.")] = None,
     tracking_uri: Registry = None,
+    allow_path: Allowed = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> int:
@@ -94,7 +104,7 @@ def reproduce(  # noqa: PLR0913, PLR0917  # each is a flag
     where, settings = _where(table, model, config)
     from batchscore import reproduce as room  # noqa: PLC0415  # heavy
 
-    options = room.Options(sample, seed, runner, tracking_uri, settings)
+    options = room.Options(sample, seed, runner, tracking_uri, settings, tuple(allow_path or ()))
     with progress.reporting(as_json=json) as on_event:
         found = room.reproduce(where, run, options, on_event)
     show.emit(reproduce_text.reproduction_lines(found), reproduce_text.as_document(found), as_json=json)

@@ -10,7 +10,7 @@ from batchscore.redaction import MASK, is_secret_name, learn, redact, redact_set
 if TYPE_CHECKING:
     from batchscore.config.settings import JobConfig
 
-__all__ = ["MASK", "is_secret_name", "learn_settings", "redact", "redacted"]
+__all__ = ["MASK", "is_secret_name", "learn_settings", "redact", "redact_setting", "redacted"]
 
 
 def redacted(config: JobConfig) -> dict[str, object]:
@@ -45,6 +45,6 @@ def _redacted_value(name: str, value: object) -> object:
         return {str(key): _redacted_value(str(key), item) for key, item in value.items()}
     if isinstance(value, list):
         return [_redacted_value(name, item) for item in value]
-    if value is not None and name and is_secret_name(name):
-        return MASK
-    return redact_setting(name, value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value  # a number is no secret, whatever its name: `max_new_tokens: 64`
+    return redact_setting(name, value)

@@ -31,13 +31,16 @@ class ManifestUnit:
     """A unit as a run's manifest records it.
 
     ``rows`` are those of the run itself; ``beside`` are (run id, rows) of the other runs that make the unit together
-    with it: a replay adds to what its run published.
+    with it: a replay adds to what its run published. Its ``key`` is that run's, so that the unit stays live; ``read``
+    is the key of the files that it read itself, under its own settings, and '' where that is ``key`` (or, as in
+    replays of older releases, not known).
     """
 
     values: UnitValues
     key: str
     rows: int
     beside: tuple[tuple[str, int], ...] = ()
+    read: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,7 +195,9 @@ def _xgboost(model: Any, data: _Data) -> _Parts:  # noqa: ANN401
     # scikit-learn's wrapper stops at the best iteration of an early stop, the booster itself does not.
     best = getattr(model, "best_iteration", None) if model is not booster else None
     used = (0, 0) if best is None else (0, int(best) + 1)
-    rows = xgboost.DMatrix(data.matrix, enable_categorical=True)
+    # What counts as missing is the wrapper's to say, and the booster does not know it: `XGBClassifier(missing=-999)`.
+    own = {} if model is booster else {name: getattr(model, name, None) for name in ("missing", "feature_types")}
+    rows = xgboost.DMatrix(data.matrix, enable_categorical=True, **own)
     given: dict[str, Any] = {"iteration_range": used, "validate_features": False}
     raw = np.asarray(booster.predict(rows, output_margin=True, **given), np.float64).reshape(-1)
     found = np.asarray(booster.predict(rows, pred_contribs=True, **given), np.float64)

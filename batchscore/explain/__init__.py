@@ -18,7 +18,14 @@ from batchscore.lookup import FileSet, FoundRow, as_values
 __all__ = ["Explanation", "explain"]
 
 
-def explain(table: str, keys: Sequence[str], *, at: int | None = None, tracking_uri: str | None = None) -> Explanation:
+def explain(
+    table: str,
+    keys: Sequence[str],
+    *,
+    at: int | None = None,
+    tracking_uri: str | None = None,
+    allowed_paths: Sequence[str] = (),
+) -> Explanation:
     """One row of a prediction table with its run, model, inputs and the contributions of its features.
 
     What can no longer be had (a manifest, a vacuumed input, a deleted model) is said in its part; the others are told.
@@ -27,7 +34,9 @@ def explain(table: str, keys: Sequence[str], *, at: int | None = None, tracking_
         table: path or URI of the prediction table.
         keys: ``column=value`` texts that name one row.
         at: the table's version; None is the newest.
-        tracking_uri: the registry, where it is not the recorded one.
+        tracking_uri: the operator's registry; where none is named, the recorded one is asked, and no code of it is
+            loaded.
+        allowed_paths: folders whose models may run code.
 
     Raises:
         SettingsError: no row has the keys, or several; or a key does not fit the table.
@@ -35,6 +44,7 @@ def explain(table: str, keys: Sequence[str], *, at: int | None = None, tracking_
         UnavailableError: storage did not answer.
     """
     files = lookup.files_at(table, at, bounds=[text.partition("=")[0] for text in keys])
+    files.require_readable()
     typed = lookup.typed_keys(keys, files.columns)
     found = lookup.one_row(files, typed)
     row = _table_row(table, files, found, at)
@@ -45,7 +55,7 @@ def explain(table: str, keys: Sequence[str], *, at: int | None = None, tracking_
         facts = ModelFacts(told.get(MODEL_COLUMN, ""), told.get(VERSION_COLUMN, ""), files_problem=_UNKNOWN)
         nothing = Recomputed(problem=_UNKNOWN)
         return Explanation(row, run, facts, InputRow(problem=_UNKNOWN), nothing, Contributions("", reason=_UNKNOWN))
-    model, facts = model_of(run.manifest, tracking_uri)
+    model, facts = model_of(run.manifest, tracking_uri, allowed_paths)
     source = source_row(run.manifest, found.place.file.partition, [key.name for key in typed], found, files)
     again = _again(model, run.manifest, source, found)
     return Explanation(

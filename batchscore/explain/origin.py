@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from batchscore import manifests, models, record
 from batchscore.config.redaction import MASK
 from batchscore.contracts import Manifest, PinnedModel, RunRecord
-from batchscore.errors import BatchscoreError
+from batchscore.errors import BatchscoreError, SettingsError, listed
 from batchscore.explain.values import ModelFacts, RunFacts
-from batchscore.recorded import settings_section
+from batchscore.recorded import registry_of, settings_section
 
 
 def run_of(table: str, run_id: str) -> RunFacts:
@@ -30,18 +31,28 @@ def run_of(table: str, run_id: str) -> RunFacts:
     return RunFacts(run_id, found, manifest, "; ".join(problems))
 
 
-def model_of(manifest: Manifest, tracking_uri: str | None) -> tuple[PinnedModel | None, ModelFacts]:
+def model_of(
+    manifest: Manifest, tracking_uri: str | None, allowed_paths: Sequence[str]
+) -> tuple[PinnedModel | None, ModelFacts]:
     """The model by its recorded digest, None where it is not at hand, and what its registry says of it.
+
+    Whoever writes the table may have written the manifest, too: what it names is loaded only where the operator's
+    registry, an allowed path or this machine's cache vouches for it, or where it holds no code.
 
     Args:
         manifest: of the run.
-        tracking_uri: the registry, where it is not the recorded one.
+        tracking_uri: the operator's registry; None: the recorded one is asked.
+        allowed_paths: folders whose models may run code.
     """
     facts = ModelFacts(manifest.model_name, manifest.model_version, manifest.model_uri, manifest.model_digest)
-    registry = tracking_uri or str(settings_section(manifest, "registry").get("tracking_uri") or "")
+    registry, is_recorded = registry_of(manifest, tracking_uri)
     facts = _with_registry(facts, registry)
     section = settings_section(manifest, "model")
     signature, params = section.get("signature"), section.get("params") or {}
+    masked = [str(name) for name, value in params.items() if MASK in str(value)] if isinstance(params, Mapping) else ()
+    if masked:
+        problem = f"the manifest masks the parameter {listed(masked)}: `batchscore reproduce --config` scores with it"
+        return None, replace(facts, files_problem=problem)
     try:
         model = models.recorded(
             manifest.model_digest,
@@ -50,13 +61,18 @@ def model_of(manifest: Manifest, tracking_uri: str | None) -> tuple[PinnedModel 
             uri=manifest.model_uri,
             signature=signature,
             params=params,
-        ) or models.pin(manifest.model_uri, tracking_uri=registry, signature=signature, params=params)
+        ) or models.pin(
+            manifest.model_uri,
+            tracking_uri=registry,
+            signature=signature,
+            params=params,
+            trust=models.Trust(tuple(allowed_paths), recorded=is_recorded),
+            digest=manifest.model_digest,
+        )
     except BatchscoreError as error:
         found = f": {error.found}" if error.found else ""
-        return None, replace(facts, files_problem=f"{error.problem}{found}")
-    if model.digest != manifest.model_digest:
-        problem = f"the files of {manifest.model_uri} changed: their digest is {model.digest[:12]} now"
-        return None, replace(facts, files_problem=problem)
+        hint = f"; {error.hint}" if isinstance(error, SettingsError) and error.hint else ""
+        return None, replace(facts, files_problem=f"{error.problem}{found}{hint}")
     return model, facts
 
 

@@ -57,13 +57,13 @@ def _found(facts: InputRow, manifest: Manifest, unit: UnitValues, keys: list[Key
     if files is None:
         return SourceRow(replace(facts, problem=changed(manifest, source, unit)))
     known = {column.name for column in source.columns}
-    wanted = _telling([key for key in keys if key.name in known])
-    if not wanted:
+    keys = [key for key in keys if key.name in known]
+    if not keys:
         raise SettingsError("the row has no column that the input has, too", hint="name output.keys")
-    searched = _file_set(source, files, [key.name for key in wanted])
+    searched = _file_set(source, files, [key.name for key in keys])
     if searched.obstacle:
         raise InputError(f"the input cannot be read without Spark: {searched.obstacle}")
-    found = lookup.one_row(searched, wanted)
+    found = _told(searched, keys)
     facts = replace(facts, verified=True, file=found.place.file.path)
     return SourceRow(facts, found.batch, searched)
 
@@ -79,10 +79,18 @@ def _keys(manifest: Manifest, named: Sequence[str], row: FoundRow, table: FileSe
                 yield key
 
 
-def _telling(keys: Sequence[Key]) -> list[Key]:
-    """Without floats where others are left: a number that was rounded on its way names nothing."""
+def _told(files: FileSet, keys: Sequence[Key]) -> FoundRow:
+    """The row by its exact keys; floats, which may have been rounded on their way, only where those do not tell it."""
     exact = [key for key in keys if key.type not in FLOATS]
-    return exact or list(keys)
+    if not exact or len(exact) == len(keys):
+        return lookup.one_row(files, keys)
+    try:
+        return lookup.one_row(files, exact)
+    except SettingsError as several:
+        try:
+            return lookup.one_row(files, keys)
+        except SettingsError:
+            raise several from None  # of a row that is not there the exact keys say more
 
 
 def _pinned(manifest: Manifest) -> PinnedSource:

@@ -58,7 +58,8 @@ def files_at(uri: str, version: int | None = None, *, bounds: Collection[str] = 
         bounds: columns whose statistics are wanted; names that the table lacks are passed over.
 
     Raises:
-        InputError: there is no such table, or no such version; those that exist are named.
+        InputError: there is no such table, or no such version; those that exist are named. Or its log names a file
+            that lies above it.
         UnavailableError: storage could not be reached.
     """
     table = _opened(uri, version)
@@ -73,6 +74,12 @@ def files_at(uri: str, version: int | None = None, *, bounds: Collection[str] = 
     files, foreign = [], False
     for row, unit, bound in zip(rows, units, known, strict=True):
         path = unquote(row["path"])
+        if ".." in path.split("/"):
+            raise InputError(
+                f"the log of the Delta table at {uri} names a file outside of the table",
+                found=path,
+                hint="who wrote this table? its log is not one that a writer of Delta makes",
+            )
         foreign = foreign or _is_absolute(path)
         count = -1 if row["num_records"] is None else int(row["num_records"])
         place = path if _is_absolute(path) else f"{root}/{path}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from batchscore.contracts import Schema, UnitValues
+from batchscore.errors import InputError
 from batchscore.schema import INTEGERS
 
 if TYPE_CHECKING:
@@ -79,6 +80,15 @@ class FileSet:
     files: tuple[DataFile, ...]
     version: int | None = None
     obstacle: str = ""
+
+    def require_readable(self) -> None:
+        """Refuses files that cannot be read without Spark.
+
+        Raises:
+            InputError: saying why not.
+        """
+        if self.obstacle:
+            raise InputError(f"{self.what} cannot be read without Spark: {self.obstacle}")
 
     @property
     def readable(self) -> Schema:

@@ -62,6 +62,7 @@ def pin(  # noqa: PLR0913  # the settings' model section, spelled out
     cache_dir: Path | None = None,
     open_inputs: bool = False,
     trust: Trust | None = None,
+    digest: str = "",
 ) -> PinnedModel:
     """Resolves a model reference, once, to exact files.
 
@@ -78,9 +79,10 @@ def pin(  # noqa: PLR0913  # the settings' model section, spelled out
         cache_dir: where the files go; ``$XDG_CACHE_HOME/batchscore/models`` by default.
         open_inputs: leave inputs that nobody names as they are: unnamed, or none at all. An error otherwise.
         trust: which folders beside the registry a model's code may come from; None: the caller vouches for this one.
+        digest: of the files that scored a run, which others must not be taken for; '' where any will do.
 
     Raises:
-        ModelError: the model is unknown or damaged.
+        ModelError: the model is unknown or damaged, or its files are others.
         SchemaMismatchError: it has no signature and the settings give none.
         SettingsError: the reference, the signature or a parameter is wrong, or the folder is not an allowed path.
         UnavailableError: the registry does not answer; after about 5 s.
@@ -95,9 +97,11 @@ def pin(  # noqa: PLR0913  # the settings' model section, spelled out
             location, folder = _from_registry(parsed, incoming, tracking_uri, registry_uri)
         (folder / WRITTEN_BY_DOWNLOAD).unlink(missing_ok=True)
         document = read_mlmodel(folder)
-        _check(folder, document, Path(location.files) if parsed.kind == "folder" else None, trust)
-        digest = digest_folder(folder)
-        path = _settle(folder, cache / digest, digest)
+        found = digest_folder(folder)
+        if digest and found != digest:
+            raise _others(location, found, digest)
+        _check(folder, document, _Origin(location, parsed.kind == "folder", cache / found), trust)
+        path = _settle(folder, cache / found, found)
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
     requested = reference if not version else f"{reference}/{version}"
@@ -127,7 +131,7 @@ def recorded(  # noqa: PLR0913  # what a manifest says of its model
         SchemaMismatchError, SettingsError: as :func:`pin`.
     """
     path = _cache(cache_dir) / digest
-    if not path.is_dir() or digest_folder(path) != digest:
+    if not _holds(path, digest):
         return None
     declared = _Declared(signature, params, open_inputs=False)
     try:
@@ -159,14 +163,40 @@ class _Declared:
     open_inputs: bool
 
 
-def _check(folder: Path, document: Document, source: Path | None, trust: Trust | None) -> None:
-    """Refuses a damaged description, and a folder of the user's own (``source``) that nobody allowed."""
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where files were fetched from, and where this user's cache has them, if they were fetched before."""
+
+    location: Location
+    is_folder: bool
+    cached: Path
+
+    def ask(self, trust: Trust, document: Document) -> None:
+        if self.is_folder:
+            trust.check(Path(self.location.files), document)
+        elif trust.recorded and (trust.installs or not _holds(self.cached, self.cached.name)):
+            # What the cache holds was allowed when it was fetched, its requirements perhaps not.
+            local = registry.local_folder(self.location)
+            trust.check_registered(self.location.uri, None if local is None else local.resolve(), document)
+
+
+def _check(folder: Path, document: Document, origin: _Origin, trust: Trust | None) -> None:
+    """Refuses a damaged description, and code that nobody allowed."""
     try:
         check_files(folder, document)
-        if source is not None and trust is not None:
-            trust.check(source, document)
+        if trust is not None:
+            origin.ask(trust, document)
     except DAMAGE as error:
         raise _damaged(error) from error
+
+
+def _others(location: Location, found: str, wanted: str) -> ModelError:
+    return ModelError(
+        f"the files of {location.uri} are not those that scored the run",
+        found=f"digest {found}",
+        allowed=(f"digest {wanted}",),
+        hint="they were changed after they were registered: restore them from a copy",
+    )
 
 
 def _damaged(error: Exception) -> ModelError:
@@ -244,6 +274,11 @@ def _from_registry(
     if not folder.is_dir():
         raise ModelError(f"the files of {location.uri} are not where the registry says", found=folder.name)
     return location, folder
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Whether the cache has these very files."""
+    return path.is_dir() and digest_folder(path) == digest
 
 
 def _settle(folder: Path, target: Path, digest: str) -> Path:

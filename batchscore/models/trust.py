@@ -29,10 +29,13 @@ class Trust:
     Attributes:
         allowed_paths: folders whose models, and the folders below, are loaded whatever they are.
         installs: the model's own requirements are installed before it is loaded, which runs code of theirs.
+        recorded: the model, or its registry, is named by a record that whoever writes the table may forge: then a
+            registry vouches for nothing.
     """
 
     allowed_paths: tuple[str, ...] = ()
     installs: bool = False
+    recorded: bool = False
 
     def check(self, folder: Path, document: Document) -> None:
         """Refuses a model from a folder that nobody allowed, where loading it would run code.
@@ -44,9 +47,7 @@ class Trust:
         Raises:
             SettingsError: saying what would run, and how to allow it.
         """
-        if any(folder.is_relative_to(_resolved(path)) for path in self.allowed_paths):
-            return
-        why = "its own requirements would be installed" if self.installs else code_in(document)
+        why = self._why_not(folder, document)
         if why is None:
             return
         raise SettingsError(
@@ -55,6 +56,32 @@ class Trust:
             allowed=("models of the registry", *self.allowed_paths),
             hint=f"if you trust who writes there: --allow-path {folder}, or registry.allowed_paths in the settings",
         )
+
+    def check_registered(self, uri: str, folder: Path | None, document: Document) -> None:
+        """Refuses a model of a registry that only a record names, where loading it would run code.
+
+        Args:
+            uri: the model's.
+            folder: where its files are, links resolved; None where they are not on this machine.
+            document: its MLmodel file.
+
+        Raises:
+            SettingsError: saying what would run, and how to name the registry oneself.
+        """
+        why = self._why_not(folder, document)
+        if why is None:
+            return
+        allow = "" if folder is None else f"; or allow its folder: --allow-path {folder}"
+        raise SettingsError(
+            f"the model {uri} would run code of its own, and only a file under the table says where it is registered",
+            found=why,
+            hint=f"name the registry with --tracking-uri, or the job's settings with --config{allow}",
+        )
+
+    def _why_not(self, folder: Path | None, document: Document) -> str | None:
+        if folder is not None and any(folder.is_relative_to(_resolved(path)) for path in self.allowed_paths):
+            return None
+        return "its own requirements would be installed" if self.installs else code_in(document)
 
 
 def code_in(document: Document) -> str | None:

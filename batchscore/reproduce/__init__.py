@@ -5,13 +5,10 @@ Nothing is published: whole runs are scored into a scratch folder by the stages 
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 import time
-import uuid
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,20 +18,25 @@ import pyarrow.compute as pc
 from batchscore import record, staging
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.config import JobConfig
-from batchscore.contracts import Column, ManifestUnit, RunOptions, ScoringPlan, UnitValues
+from batchscore.contracts import Column, Manifest, ManifestUnit, RunOptions, ScoringPlan, UnitValues
 from batchscore.engines import SPARKML
 from batchscore.errors import SettingsError
 from batchscore.lookup import DataFile
-from batchscore.prepare import LazySpark, OnEvent, make_plan
-from batchscore.reproduce.again import check_model, key_columns, restricted, usable_units, versions, with_engine
-from batchscore.reproduce.compare import Tally
+from batchscore.prepare import LazySpark, OnEvent, Ready, absolute, make_plan, pin_model, pin_source
+from batchscore.recorded import registry_of
+from batchscore.reproduce.again import key_columns, replaying, restricted, usable_units, versions, with_engine
+from batchscore.reproduce.compare import Excused, Tally
+from batchscore.reproduce.erased import Erasures, erased_notes
 from batchscore.reproduce.published import Published, published_by, staged_batches
 from batchscore.reproduce.sample import draw, scored
-from batchscore.reproduce.settings import rebuilt
+from batchscore.reproduce.scratch import scratch_place
+from batchscore.reproduce.settings import check_filled, rebuilt
 from batchscore.reproduce.values import Comparison, Difference, Reproduction
 from batchscore.score.writer import unit_codes
 
 __all__ = ["Comparison", "Difference", "Options", "Reproduction", "reproduce"]
+
+WHOLE = ("a replay is compared in whole: its rows are looked for by their keys",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,10 @@ class Options:
         sample: rows to compare, 0 for all.
         seed: by which they are drawn; None: a number made of the run's id.
         runner: ``local``, ``spark``, or None: local where the model allows it.
-        tracking_uri: the registry, where it is not the recorded one.
-        settings: the job's settings of today, for what the manifest masks.
+        tracking_uri: the operator's registry, where it is not that of the settings; without either the recorded one
+            is asked, and no code of it is loaded.
+        settings: the job's settings of today, for what the manifest masks and what it is not trusted to say.
+        allowed_paths: folders whose models may run code, beside those of the settings.
     """
 
     sample: int = 0
@@ -54,6 +58,15 @@ class Options:
     runner: str | None = None
     tracking_uri: str | None = None
     settings: JobConfig | None = None
+    allowed_paths: tuple[str, ...] = ()
+
+    def registry(self, manifest: Manifest) -> tuple[dict[str, object], bool]:
+        """The settings' section on where the model is, and whether the manifest alone says so."""
+        given = None if self.settings is None else self.settings.registry
+        named = self.tracking_uri or (None if given is None else given.tracking_uri)
+        uri, is_recorded = registry_of(manifest, named)
+        paths = [*self.allowed_paths, *(() if given is None else given.allowed_paths)]
+        return {**({"tracking_uri": uri} if uri else {}), "allowed_paths": paths}, is_recorded
 
 
 def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda _: None) -> Reproduction:
@@ -66,8 +79,8 @@ def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda
         on_event: receives stages and progress.
 
     Raises:
-        SettingsError: no such run, it published nothing, its settings cannot be rebuilt, or its rows cannot be told
-            apart.
+        SettingsError: no such run, it published nothing, its settings cannot be rebuilt, its model holds code that
+            nobody allowed, or its rows cannot be told apart.
         ModelError: the model or the engine is gone, damaged, or another one than recorded.
         InputError: the recorded input is gone or changed, or the published files are gone.
         UnavailableError: storage or registry did not answer.
@@ -81,17 +94,25 @@ def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda
             hint="`batchscore history` lists the runs that published something",
         )
     runner = options.runner or ("spark" if manifest.engine == SPARKML else "local")
-    with _scratch(table, runner) as folder:
-        config = rebuilt(manifest, options.settings, tracking_uri=options.tracking_uri, runner=runner, output=folder)
+    with scratch_place(table, runner) as folder:
+        registry, is_recorded = options.registry(manifest)
+        config = rebuilt(manifest, options.settings, registry=registry, runner=runner, output=folder)
         on_event({"event": "stage", "stage": "plan", "text": f"{manifest.model_uri} on {manifest.source_uri}"})
-        check_model(config, manifest)
+        model = pin_model(config, digest=manifest.model_digest, recorded=is_recorded)
         spark = LazySpark(config, on_event)
-        plan = make_plan(config, RunOptions(force=True), spark)
+        source, _ = pin_source(config, spark)
+        plan = make_plan(config, RunOptions(force=True), spark, Ready(spark, model, source))
+        if options.settings is not None:
+            check_filled(manifest, config, plan)
         published = published_by(table, found)
-        usable = usable_units(manifest, plan, published)
+        erasures = Erasures.of_run(table, found.run_id)
+        usable = usable_units(manifest, plan, published, erasures)
         plan, same_artifact = with_engine(restricted(plan, usable.units), manifest, config)
-        again = _Again(plan, usable.units, published, spark, on_event)
-        sampled = 0 < options.sample < usable.rows
+        plan = replaying(plan, manifest, absolute(table))
+        lost = erasures.lost_rows(published, usable.units)
+        again = _Again(plan, usable.units, published, spark, on_event, erasures, lost)
+        # The rows of a replay are looked for by their keys in all of the input: a part of them costs as much.
+        sampled = 0 < options.sample < usable.rows and not manifest.replays
         seed = zlib.crc32(found.run_id.encode()) if options.seed is None else options.seed
         comparison = again.by_sample(options.sample, seed) if sampled else again.whole(runner)
     return Reproduction(
@@ -110,25 +131,9 @@ def reproduce(table: str, run: str, options: Options, on_event: OnEvent = lambda
         sample=options.sample if sampled else 0,
         seed=seed if sampled else 0,
         not_available=usable.missing,
-        notes=usable.notes,
+        notes=(*usable.notes, *erased_notes(lost), *(WHOLE if options.sample and manifest.replays else ())),
         seconds=round(time.perf_counter() - started, 3),
     )
-
-
-@contextlib.contextmanager
-def _scratch(table: str, runner: str) -> Iterator[str]:
-    """A place for scores that no reader looks at; where Spark's executors write, it lies beside the table."""
-    if runner == "local":
-        with tempfile.TemporaryDirectory(prefix="batchscore-reproduce-") as folder:
-            yield f"{folder}/scores"
-        return
-    place = f"{table.rstrip('/')}__reproduce-{uuid.uuid4().hex[:12]}"
-    filesystem, root = open_filesystem(place)
-    filesystem.create_dir(root, recursive=True)
-    try:
-        yield place
-    finally:
-        filesystem.delete_dir(root)
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,8 @@ class _Again:
     published: Published
     spark: LazySpark
     on_event: OnEvent
+    erasures: Erasures
+    lost: Mapping[UnitValues, int]
 
     def whole(self, runner: str) -> Comparison:
         """Every row of the units, scored by the stages of a run."""
@@ -160,7 +167,8 @@ class _Again:
             files[file.unit].append(DataFile(f"{root}/{file.path}", file.unit, file.rows, file.size))
         for unit in self.units:
             published = partial(self.published.batches, unit.values, names)
-            tally.add(published, partial(staged_batches, uri, files[unit.values], columns), unit.rows)
+            again = partial(staged_batches, uri, files[unit.values], columns)
+            tally.add(published, again, unit.rows, self._excused(unit.values))
         return tally.result()
 
     def by_sample(self, rows: int, seed: int) -> Comparison:
@@ -191,8 +199,14 @@ class _Again:
         tally = self._tally(subset=True)
         if batches:
             values = pa.concat_arrays([batch.column(tally.keys[0]) for batch in batches])
-            tally.add(partial(self._with_keys, tally, values), lambda: batches, sum(len(batch) for batch in batches))
+            rows, excused = sum(len(batch) for batch in batches), Excused(missing=sum(self.lost.values()))
+            tally.add(partial(self._with_keys, tally, values), lambda: batches, rows, excused)
         return tally.result()
+
+    def _excused(self, values: UnitValues) -> Excused:
+        """What was erased from the table; and from the quarantine, which then no longer names it for a replay."""
+        spared = self.erasures.asked(values) if self.plan.task.replay is not None else 0
+        return Excused(self.lost.get(values, 0), spared)
 
     def _with_keys(self, tally: Tally, values: pa.Array) -> Iterator[pa.RecordBatch]:
         """Published rows whose first key is among the drawn ones."""

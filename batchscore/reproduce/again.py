@@ -5,33 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from batchscore import record
 from batchscore.config import JobConfig
-from batchscore.contracts import Certificate, Manifest, ManifestUnit, ModelFiles, ScoringPlan
+from batchscore.contracts import Certificate, Manifest, ManifestUnit, ModelFiles, Replay, ScoringPlan
 from batchscore.engines import PROBABILITY, artifacts
-from batchscore.errors import InputError, ModelError, unit_text
+from batchscore.errors import InputError, unit_text
 from batchscore.lookup import is_comparable
 from batchscore.plan.make import TASK_ROWS
 from batchscore.plan.splitting import make_tasks
 from batchscore.plan.units import unit_of
-from batchscore.prepare import pin_model
 from batchscore.recorded import changed, recorded_files
+from batchscore.reproduce.erased import Erasures
 from batchscore.reproduce.published import Published
-
-
-def check_model(config: JobConfig, manifest: Manifest) -> None:
-    """Refuses another model than the recorded one.
-
-    Raises:
-        ModelError: it is gone, or its files are others.
-    """
-    found = pin_model(config)
-    if found.digest != manifest.model_digest:
-        raise ModelError(
-            f"the files of {manifest.model_uri} are not those that scored the run",
-            found=f"digest {found.digest}",
-            allowed=(f"digest {manifest.model_digest}",),
-            hint="they were changed after they were registered: restore them from a copy",
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +33,7 @@ class Usable:
         return sum(unit.rows for unit in self.units)
 
 
-def usable_units(manifest: Manifest, plan: ScoringPlan, published: Published) -> Usable:
+def usable_units(manifest: Manifest, plan: ScoringPlan, published: Published, erasures: Erasures) -> Usable:
     """The run's units whose rows are in the table and whose input is as recorded.
 
     Raises:
@@ -62,6 +47,8 @@ def usable_units(manifest: Manifest, plan: ScoringPlan, published: Published) ->
         name = unit_text(unit.values)
         if unit.values not in published.files and published.own:
             notes.append(f"{name}: another run had published the same, so this one did not")
+        elif unit.values not in published.files and erasures.lost(unit.values, 0) == unit.rows:
+            notes.append(f"{name}: all {unit.rows:,} rows were erased since")
         elif unit.values not in published.files:
             problems.append(f"{name}: version {published.version} of the table holds nothing of the run any more")
         elif inputs[unit.values] is None:
@@ -75,6 +62,37 @@ def usable_units(manifest: Manifest, plan: ScoringPlan, published: Published) ->
             hint="an input that must be read again later needs versions: a Delta table, or folders that stay",
         )
     return Usable(tuple(usable), tuple(dict.fromkeys(problems)), tuple(notes))
+
+
+def replaying(plan: ScoringPlan, manifest: Manifest, table: str) -> ScoringPlan:
+    """The plan for those rows alone that the run took from the quarantine, where it replayed another run.
+
+    Args:
+        plan: of all rows of the run's units.
+        manifest: of the run.
+        table: root of the prediction table.
+
+    Raises:
+        InputError: the quarantine no longer holds them.
+    """
+    if not manifest.replays:
+        return plan
+    files = record.quarantine.files_of(table, manifest.replays)
+    if not files:
+        raise InputError(
+            f"run {manifest.run_id} scored again what run {manifest.replays} left out, and that is no longer known",
+            found=f"{record.quarantine.quarantine_uri(table)} holds no row of it",
+        )
+    types = {column.name: column for column in plan.source.columns}
+    names = dict.fromkeys((*plan.task.keys, *plan.task.partition_by))
+    replay = Replay(
+        run_id=manifest.replays,
+        keys=tuple(types[name] for name in names if name in types),
+        files=files,
+        uri=record.quarantine.quarantine_uri(table),
+        units=tuple(unit.values for unit in manifest.units),
+    )
+    return replace(plan, task=replace(plan.task, replay=replay))
 
 
 def restricted(plan: ScoringPlan, units: Iterable[ManifestUnit]) -> ScoringPlan:

@@ -25,6 +25,17 @@ _WHOLE = {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}
 Rows: TypeAlias = Callable[[], Iterable[pa.RecordBatch]]
 
 
+@dataclass(frozen=True, slots=True)
+class Excused:
+    """Rows that are on one side alone for a known reason: ``missing`` in the table, ``surplus`` in it."""
+
+    missing: int = 0
+    surplus: int = 0
+
+
+NOTHING = Excused()
+
+
 @dataclass
 class Tally:
     """Counts what was compared.
@@ -44,23 +55,35 @@ class Tally:
     _surplus: int = 0
     _largest: dict[str, float] = field(default_factory=dict)
     _samples: list[Difference] = field(default_factory=list)
+    _alone: dict[bool, list[Difference]] = field(default_factory=dict)
 
-    def add(self, published: Rows, again: Rows, rows: int) -> None:
+    def add(self, published: Rows, again: Rows, rows: int, excused: Excused = NOTHING) -> None:
         """Compares two sets of rows.
 
         Args:
             published: gives batches with keys and outputs; called once for each range.
             again: the same of the rows scored again.
             rows: about how many there are.
+            excused: how many rows one side lacks on purpose; where it lacks more, all of them count.
 
         Raises:
             SettingsError: two rows of one side have the same keys.
         """
+        before = self._missing, self._surplus
+        self._alone = {}
         edges = _edges(again, self.keys[0], rows)
         for index in range(len(edges) + 1):
             low, high = (edges[index - 1] if index else None), (edges[index] if index < len(edges) else None)
             left, right = (self._table(_between(side(), self.keys[0], low, high)) for side in (published, again))
             self._compare(left, right)
+        if self._missing - before[0] <= excused.missing:
+            self._missing = before[0]
+            self._alone.pop(False, None)
+        if self._surplus - before[1] <= excused.surplus:
+            self._surplus = before[1]
+            self._alone.pop(True, None)
+        alone = [sample for samples in self._alone.values() for sample in samples]
+        self._samples += alone[: MAX_ITEMS - len(self._samples)]
 
     def result(self) -> Comparison:
         """What was found."""
@@ -128,11 +151,11 @@ class Tally:
             self._surplus += rows.num_rows
         else:
             self._missing += rows.num_rows
-        name = self.outputs[0]
-        for index in range(min(rows.num_rows, MAX_ITEMS - len(self._samples))):
+        name, samples = self.outputs[0], self._alone.setdefault(published, [])
+        for index in range(min(rows.num_rows, MAX_ITEMS - len(samples))):
             text = _exact(shown(rows[name][index]))
             texts = (text, "") if published else ("", text)
-            self._samples.append(Difference(self._names(rows, index), name, *texts))
+            samples.append(Difference(self._names(rows, index), name, *texts))
 
     def _names(self, rows: pa.Table, index: int) -> tuple[tuple[str, str], ...]:
         return tuple((key, bounded(shown(rows[key][index]))) for key in self.keys[:5])

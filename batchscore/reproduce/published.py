@@ -72,6 +72,7 @@ def published_by(table: str, run: RunRecord) -> Published:
 
 def _at(table: str, run: RunRecord, version: int) -> Published:
     files = lookup.files_at(table, version, bounds=(RUN_COLUMN,))
+    files.require_readable()
     held: dict[UnitValues, list[DataFile]] = defaultdict(list)
     for file in files.files:
         if _may_hold(file, run.run_id):

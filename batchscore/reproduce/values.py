@@ -56,7 +56,7 @@ class Reproduction:
         versions: (library, version then, version now), where the certificate tells.
         sample: rows asked for, 0 for all; they were drawn with ``seed``.
         not_available: what could not be compared any more, and why.
-        notes: units that the run did not publish, and why.
+        notes: units that the run did not publish, rows that were erased since, and the like.
     """
 
     run_id: str

@@ -206,6 +206,28 @@ def test_old_runs_lack_pieces_and_say_which(own):
     assert "not available" in text.stdout
 
 
+def test_what_the_table_records_vouches_for_no_code(own):
+    row = published_row(own)
+    key = row["transaction_id"]
+    flags = (["--tracking-uri", "sqlite:///mlruns.db"], ["--allow-path", "models"], ["--config", own.settings])
+    for vouched in flags:
+        shutil.rmtree(own.folder / "cache")
+        refused = explained(own, key)
+        assert "would run code of its own" in refused["model"]["files_problem"]
+        assert "--tracking-uri" in refused["model"]["files_problem"]
+        assert refused["recomputed"]["problem"] == "the model is not at hand"
+        assert refused["input"]["verified"] is True
+        run = ("reproduce", row["_run_id"], "--table", TABLE, "--sample", "20", "--json")
+        done = own.batchscore(*run)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "--tracking-uri" in json.loads(done.stdout)["hint"]
+        assert explained(own, key, *vouched)["recomputed"]["engine"]
+        assert explained(own, key)["recomputed"]["engine"], "the cache has what was allowed"
+        shutil.rmtree(own.folder / "cache")
+        assert json.loads(own.batchscore(*run, *vouched).stdout)["equal"] is True
+    assert explained(own, key, MLFLOW_TRACKING_URI="sqlite:///mlruns.db")["recomputed"]["engine"]
+
+
 def test_a_delta_input_is_read_as_it_was(job):
     rows = pads.dataset(job.data, partitioning="hive").to_table()
     source = job.folder / "data" / "delta"

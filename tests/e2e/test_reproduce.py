@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from deltalake import DeltaTable, write_deltalake
 
 from tests.e2e.conftest import DAYS, ROWS
+from tests.factories.jobs import day_frame, end_started, make_job, text_of
 
 pytestmark = pytest.mark.e2e
 
@@ -198,6 +201,77 @@ def test_the_registry_elsewhere(scored):
     (scored.folder / "mlruns.db").rename(scored.folder / "moved.db")
     assert reproduced(scored, code=7)["error"] == "UnavailableError"
     assert reproduced(scored, "--tracking-uri", "sqlite:///moved.db")["equal"] is True
+
+
+# --- replays and erasures -----------------------------------------------------------------------------------
+
+RULES = {"rules": [{"column": "f0", "range": [-1e6, 1e6], "name": "sane"}], "max_fraction": 0.5}
+LEFT_OUT = (2_000, 2_007)
+
+
+@pytest.fixture(params=["delta", "parquet"])
+def small(request, tmp_path):
+    """A small job whose second day has two rows that a rule leaves out."""
+    job, _ = make_job(tmp_path / "job")
+    settings = yaml.safe_load(job.settings.read_text())
+    settings["output"] |= {"format": request.param}
+    settings["quarantine"] = RULES
+    job.settings.write_text(yaml.safe_dump(settings))
+    frame = day_frame(2, 0)
+    places = [key - 2_000 for key in LEFT_OUT]
+    values = [1e9 if place in places else value for place, value in enumerate(frame["f0"].to_pylist())]
+    spoiled = frame.set_column(frame.schema.names.index("f0"), "f0", pa.array(values, pa.float32()))
+    pq.write_table(spoiled, job.data / f"ds={text_of(2)}" / "part.parquet")
+    yield job
+    end_started()
+
+
+def done(job, command, *arguments, code=0):
+    ended = job.run(*arguments, command=command)
+    assert ended.code == code, ended.out + ended.err
+    return ended.answer
+
+
+def test_a_replay_is_compared_by_its_own_rows(small):
+    first = done(small, "run")
+    assert (first["rows"], first["rows_quarantined"]) == (118, 2)
+    small.change(2, 0)
+    replayed = done(small, "replay", first["run_id"])
+    assert replayed["rows"] == 2
+    found = done(small, "reproduce", replayed["run_id"])
+    assert (found["equal"], found["comparison"]["equal"], found["units"]) == (True, 2, 1)
+    sample = done(small, "reproduce", replayed["run_id"], "--sample", "1")
+    assert (sample["equal"], sample["comparison"]["equal"], sample["sample"]) == (True, 2, 0)
+    assert "compared in whole" in sample["notes"][0]
+    small.change(4, 0)  # the next day of the input comes
+    later = done(small, "explain", "--key", f"id={LEFT_OUT[1]}")
+    assert (later["run"]["run_id"], later["input"]["verified"]) == (replayed["run_id"], True), later["input"]
+    assert later["recomputed"]["equal"] is True
+    assert done(small, "reproduce", replayed["run_id"])["comparison"]["equal"] == 2
+    # Of the replayed run itself the day's files are no longer those that it read.
+    assert done(small, "reproduce", first["run_id"], code=5)["comparison"]["equal"] == 80
+
+
+@pytest.mark.parametrize("now", [(), ("--now",)])
+def test_an_erased_row_is_not_missed(small, now):
+    small.change(2, 0)
+    first = done(small, "run")
+    assert done(small, "forget", "--key", "id=2003", *now)["keys_found"] == 1
+    found = done(small, "reproduce", first["run_id"])
+    assert found["equal"] is True
+    assert found["comparison"]["equal"] == (119 if now else 120)
+    assert found["notes"] == (["ds=2026-01-02: 1 row was erased since, and not compared"] if now else [])
+    assert done(small, "reproduce", first["run_id"], "--sample", "119")["equal"] is True
+
+
+@pytest.mark.parametrize("now", [(), ("--now",)])
+def test_an_erased_row_of_a_replay_is_not_missed(small, now):
+    first = done(small, "run")
+    small.change(2, 0)
+    replayed = done(small, "replay", first["run_id"])
+    assert done(small, "forget", "--key", f"id={LEFT_OUT[0]}", *now)["keys_found"] == 1
+    found = done(small, "reproduce", replayed["run_id"])
+    assert (found["equal"], found["comparison"]["equal"]) == (True, 1)
 
 
 @pytest.mark.spark

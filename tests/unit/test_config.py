@@ -367,6 +367,12 @@ def test_secrets_are_masked_in_settings():
     assert shown["output"]["path"] == "out"  # type: ignore[index]
 
 
+def test_numbers_are_no_secrets():
+    params = {"max_new_tokens": 64, "use_auth": False, "token": "abc", "token_weights": [0.5, 1]}
+    shown = redacted(load(None, {**LEAST, "model.params": params}))
+    assert shown["model"]["params"] == {**params, "token": MASK}  # type: ignore[index]
+
+
 def test_a_secret_of_a_wrong_setting_is_not_shown():
     error = refused(None, {**LEAST, "spark.conf.fs.s3a.secret.key": [SECRET], "schedule": f"https://u:{SECRET}@h"})
     assert SECRET not in error.text()

@@ -141,6 +141,30 @@ def test_one_hot_features_keep_their_own_names(tmp_path, pin_folder):
     assert sum(value for name, value in shown.items() if name.startswith("t__channel_")) == 1.0
 
 
+@pytest.mark.parametrize("in_pipeline", [False, True])
+def test_what_counts_as_missing_is_the_estimators_own(tmp_path, pin_folder, in_pipeline):
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+    from xgboost import XGBClassifier
+
+    random = np.random.default_rng(7)
+    frame = pd.DataFrame(random.normal(size=(400, 3)), columns=["f0", "f1", "f2"])
+    missing = random.random(400) < 0.4
+    frame.loc[missing, "f0"] = -999.0
+    goal = (missing | (frame["f0"] > 0)).astype(int)  # as a number, -999 would be on the other side
+    trees = XGBClassifier(n_estimators=5, max_depth=3, missing=-999.0, n_jobs=1)
+    estimator = (make_pipeline(FunctionTransformer(), trees) if in_pipeline else trees).fit(frame, goal)
+    factory.save_estimator(tmp_path / "m", estimator, frame, estimator.predict_proba(frame), "predict_proba")
+    model = pin_folder(tmp_path / "m")
+    for row in (int(np.flatnonzero(missing)[0]), int(np.flatnonzero(~missing)[0])):
+        given, scored = explained(model, frame, row)
+        (output,) = given.outputs
+        assert output.adds_up
+        assert 1 / (1 + np.exp(-output.raw)) == pytest.approx(scored.column(0)[0].as_py()[1], rel=1e-5)
+        total = output.expected + sum(item.amount for item in output.items)
+        assert total == pytest.approx(output.raw, rel=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["sklearn_forest", "sklearn_histogram"])
 def test_what_gives_none_is_said(tree_model, kind):
     model, sample = tree_model(kind, "float64")

@@ -18,6 +18,7 @@ units = st.builds(
     values=st.lists(st.tuples(texts, st.none() | texts), max_size=2).map(tuple),
     key=texts,
     rows=st.integers(0, 2**62),
+    read=texts,
 )
 checks = st.builds(
     Check,

@@ -6,12 +6,23 @@ import dataclasses
 
 import pytest
 
-from batchscore.contracts import ManifestUnit, Restriction, TargetState
+from batchscore.contracts import (
+    Column,
+    ManifestHead,
+    ManifestUnit,
+    Replay,
+    Restriction,
+    TargetState,
+    UnitState,
+    Verdict,
+)
 from batchscore.errors import InputError
 from batchscore.explain.recompute import with_outputs
+from batchscore.manifests import from_json, to_json
+from batchscore.offer import manifest_of
 from batchscore.plan import make
 from batchscore.recorded import changed, recorded_files, recorded_restriction, settings_list
-from tests.factories.staging import make_manifest, make_plan
+from tests.factories.staging import make_manifest, make_plan, staged_output
 from tests.factories.values import model, plan_inputs, source
 
 D1, D2 = (("ds", "2026-11-20"),), (("ds", "2026-11-21"),)
@@ -57,6 +68,45 @@ def test_a_day_that_is_gone(manifest):
     today = dataclasses.replace(today, files=today.files[:1])
     assert recorded_files(manifest, today, [D2]) == {D2: None}
     assert changed(manifest, today, D2) == "the files of ds=2026-11-21 are gone"
+
+
+def replayed(**changes):
+    """The manifest of a replay of the second day, as a run offers it: the unit's key is that of another run."""
+    head = ManifestHead("r0", "fraud", "7", "d" * 64, "k", (ManifestUnit(D2, "its key", 90),))
+    target = TargetState("/out", 3, units={D2: UnitState((("r0", 90),))}, manifests={"r0": head})
+    inputs = plan_inputs(
+        source=source(root="/data/transactions", **changes),
+        replay=Replay("r0", (Column("id", "long"),), ("a.parquet",), "/out__quarantine", (D2,)),
+        target=target,
+    )
+    made = manifest_of(inputs.config, make(inputs), staged_output(()), Verdict(()), None)
+    return from_json(to_json(made))
+
+
+def test_a_replays_input_is_what_it_read_itself():
+    found = replayed()
+    (unit,) = found.units
+    assert (unit.values, unit.key, unit.beside) == (D2, "its key", (("r0", 90),))
+    today = source(root="/data/transactions")
+    later = dataclasses.replace(
+        today, snapshot="s2", files=(dataclasses.replace(today.files[0], size=11), today.files[1])
+    )
+    assert recorded_files(found, later, [D2]) == {D2: today.files[1:]}
+    assert recorded_files(found, with_second(today, size=11), [D2]) == {D2: None}
+
+
+def test_a_replay_of_an_older_release_does_not_say_what_it_read():
+    (unit,) = replayed().units
+    old = dataclasses.replace(replayed(), units=(dataclasses.replace(unit, read=""),))
+    today = source(root="/data/transactions")
+    assert recorded_files(old, today, [D2]) == {D2: today.files[1:]}
+    assert recorded_files(old, dataclasses.replace(today, snapshot="s2"), [D2]) == {D2: None}
+
+
+def test_only_replays_say_so_twice():
+    inputs = plan_inputs()
+    found = manifest_of(inputs.config, make(inputs), staged_output(()), Verdict(()), None)
+    assert {unit.read for unit in found.units} == {""}
 
 
 def test_another_place_is_the_same_input(manifest):

@@ -12,14 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.config import load, redacted
-from batchscore.contracts import SourceFile, Split, TargetState
+from batchscore.contracts import Forgetting, ForgottenUnit, Restriction, SourceFile, Split, TargetState
 from batchscore.errors import InputError, SettingsError
-from batchscore.reproduce import compare
-from batchscore.reproduce.compare import Tally
+from batchscore.plan import make
+from batchscore.reproduce import Options, compare
+from batchscore.reproduce.compare import Excused, Tally
+from batchscore.reproduce.erased import Erasures
 from batchscore.reproduce.sample import draw
-from batchscore.reproduce.settings import rebuilt
-from tests.factories.staging import make_manifest, make_plan
-from tests.factories.values import config, source
+from batchscore.reproduce.settings import check_filled, filled, rebuilt
+from tests.factories.staging import day, make_manifest, make_plan
+from tests.factories.values import config, plan_inputs, source
 
 NAN = float("nan")
 
@@ -186,7 +188,8 @@ def manifest(settings, **facts):
 
 
 def again(settings, given=None, *, tracking_uri=None, runner="local", **facts):
-    return rebuilt(manifest(settings, **facts), given, tracking_uri=tracking_uri, runner=runner, output="/scratch")
+    registry, _ = Options(tracking_uri=tracking_uri, settings=given).registry(manifest(settings, **facts))
+    return rebuilt(manifest(settings, **facts), given, registry=registry, runner=runner, output="/scratch")
 
 
 def test_names_become_exact():
@@ -220,12 +223,57 @@ def test_masked_settings_are_named():
         again(redacted(job))
     assert caught.value.found == "registry.tracking_uri"
     assert "hunter2" not in str(caught.value)
-    with pytest.raises(SettingsError) as caught:
-        again(redacted(job), tracking_uri="sqlite:///r.db", runner="spark")
-    assert caught.value.found == "spark.conf.my.token"
     found = again(redacted(job), tracking_uri="sqlite:///r.db")
     assert found.registry.tracking_uri == "sqlite:///r.db"
     assert again(redacted(job), job, runner="spark").spark.conf == {"my.token": "s3cret"}
+
+
+def test_what_scores_and_is_masked_comes_from_the_settings_of_today():
+    condition = "password='open'"
+    job = config(
+        model={"params": {"token": "<eos>", "max_new_tokens": 64}},
+        input={"where": condition},
+        quarantine={"rules": [{"sql": condition}]},
+    )
+    recorded = redacted(job)
+    assert recorded["model"]["params"] == {"token": "***", "max_new_tokens": 64}
+    assert filled(manifest(recorded)) == (("model", "params"), ("input", "where"), ("quarantine", "rules"))
+    with pytest.raises(SettingsError, match="masks settings") as caught:
+        again(recorded)
+    assert caught.value.found == "model.params.token, input.where, quarantine.rules.sql"
+    found = again(recorded, job)
+    assert found.model.params == {"token": "<eos>", "max_new_tokens": 64}
+    assert (found.input.where, found.quarantine.rules[0].sql) == (condition, condition)
+
+
+def test_the_digest_says_whether_they_are_the_runs():
+    job = config(scoring={"engine": "auto", "runner": "local"}, input={"where": "password='open'"})
+
+    def planned(given):
+        return make(plan_inputs(config=given, restriction=Restriction(where=given.input.where)))
+
+    facts = {"settings_digest": planned(job).settings_digest, "engine": "native"}
+    recorded = manifest(redacted(job), **facts)
+    check_filled(recorded, again(redacted(job), job, **facts), planned(job))
+    other = config(scoring={"engine": "auto", "runner": "local"}, input={"where": "password='shut'"})
+    with pytest.raises(SettingsError, match="are others than the run's by now") as caught:
+        check_filled(recorded, again(redacted(job), other, **facts), planned(other))
+    assert "input.where" in str(caught.value.found)
+
+
+def test_whose_programs_run_is_not_for_the_manifest_to_say():
+    forged = config(
+        registry={"tracking_uri": "sqlite:///r.db", "allowed_paths": ["/"]},
+        spark={"master": "spark://elsewhere:7077", "conf": {"spark.pyspark.python": "/evil/python"}},
+    )
+    for runner in ("local", "spark"):
+        found = again(redacted(forged), runner=runner)
+        assert (found.registry.tracking_uri, found.registry.allowed_paths) == ("sqlite:///r.db", ())
+        assert (found.spark.master, found.spark.conf) == ("local[*]", {})
+    own = config(registry={"tracking_uri": "sqlite:///own.db", "allowed_paths": ["/models"]})
+    found = again(redacted(forged), own, tracking_uri="sqlite:///moved.db", runner="spark")
+    assert (found.registry.tracking_uri, found.registry.allowed_paths) == ("sqlite:///moved.db", ("/models",))
+    assert found.spark.conf == {}
 
 
 def test_a_view_cannot_be_read_again():
@@ -241,3 +289,30 @@ def test_settings_that_this_release_does_not_know():
 def test_every_default_survives():
     job = load(None, {"model.name": "m/1", "input.path": "/in", "output.path": "/out"})
     assert again(redacted(job)).output.retention_days == 30
+
+
+# --- rows that were erased ----------------------------------------------------------------------------------
+
+
+def test_rows_that_one_side_lacks_on_purpose():
+    left, right = scores([1, 2, 3], [1.0, 2.0, 3.0]), scores([2, 3, 4, 5], [2.5, 3.0, 4.0, 5.0])
+    tally = Tally(("id",), ("prediction",))
+    tally.add(left.to_batches, right.to_batches, 4, Excused(missing=2, surplus=1))
+    found = tally.result()
+    assert counts(found) == (1, 1, 0, 0)
+    assert [sample.keys for sample in found.samples] == [(("id", "2"),)]
+    tally.add(left.to_batches, right.to_batches, 4, Excused(missing=1))
+    assert counts(tally.result()) == (2, 2, 2, 1)
+    assert len(tally.result().samples) == 5
+
+
+def test_erased_rows_are_those_that_an_erasure_left_out():
+    first, second = day("2026-11-20"), day("2026-11-21")
+    records = (
+        Forgetting("f1", "", "", (ForgottenUnit(first, "r1", 40, 39), ForgottenUnit(first, "r2", 7, 6)), ()),
+        Forgetting("f2", "", "", (ForgottenUnit(first, "r1", 39, 37), ForgottenUnit(second, "r1", 5, 0)), ()),
+    )
+    erasures = Erasures("r1", records)
+    assert [erasures.lost(first, rows) for rows in (40, 39, 38, 37, 0)] == [0, 1, 0, 3, 0]
+    assert [erasures.lost(second, rows) for rows in (5, 4, 0)] == [0, 0, 5]
+    assert (erasures.asked(first), erasures.asked(second), erasures.asked(day("2026-11-22"))) == (3, 5, 0)
