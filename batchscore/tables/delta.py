@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 from urllib.parse import unquote
 
 import pyarrow.fs as pafs
@@ -17,6 +17,7 @@ from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from batchscore import faults, s3
+from batchscore.arrow.commits import LoggedCommit, logged_commits
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import (
     LOG_FOLDER,
@@ -160,7 +161,7 @@ class DeltaOutput(Table):
 
     def versions(self, limit: int | None = None) -> tuple[TableVersion, ...]:
         """The commits that the log still lists."""
-        return tuple(_version(entry) for entry in self._table.history(limit=limit))
+        return tuple(_version(commit) for commit in logged_commits(self.uri, self.version, limit))
 
     def past(self) -> Iterator[PastVersion]:
         """The versions that the log can still put together."""
@@ -239,13 +240,13 @@ def _at(uri: str, newest: DeltaTable, version: int) -> DeltaTable:
     return table
 
 
-def _version(entry: Mapping[str, Any]) -> TableVersion:
-    moment = datetime.fromtimestamp(int(entry.get("timestamp", 0)) / 1000, UTC)
+def _version(commit: LoggedCommit) -> TableVersion:
+    info, moment = commit.info, commit.committed_at
     return TableVersion(
-        version=int(entry["version"]),
-        committed_at=moment.isoformat(timespec="milliseconds"),
-        operation=str(entry.get("operation", "")),
-        metadata={name: value for name, value in entry.items() if isinstance(value, str) and name != "operation"},
+        version=commit.version,
+        committed_at="" if moment is None else moment.isoformat(timespec="milliseconds"),
+        operation=str(info.get("operation") or ""),
+        metadata={name: value for name, value in info.items() if isinstance(value, str) and name != "operation"},
     )
 
 

@@ -16,12 +16,12 @@ from batchscore.plan import make
 from batchscore.plan.units import is_live
 from batchscore.plan.withdrawals import withdrawal_of
 from batchscore.predictions import read_predictions
-from batchscore.publish import commit, fence
+from batchscore.publish import commit, fence, swap
 from batchscore.publish import rollback as room
 from batchscore.rollback import rollback
 from batchscore.tables import open_table
 from tests.factories import values
-from tests.factories.delta import set_properties
+from tests.factories.delta import commit_by_hand, set_properties
 from tests.factories.staging import day, live_units, look, make_plan, offer, publish_run, stage
 
 D1, D2, D3 = day("2026-01-01"), day("2026-01-02"), day("2026-01-03")
@@ -181,6 +181,36 @@ def test_a_delta_log_that_was_cleaned(tmp_path):
         rollback(table, "r0")
     with pytest.raises(InputError, match="cannot be rolled back to run r1"):
         rollback(table, "r1")
+
+
+def test_a_commit_that_says_nothing_of_itself_shifts_no_version(tmp_path):
+    table = str(tmp_path / "delta")
+    for run, keys in (("r1", BOTH), ("r2", {D1: "n1"})):
+        publish_run(table, run, keys)
+    commit_by_hand(table, [{"txn": {"appId": "another-engine", "version": 1}}])  # no commitInfo: the protocol allows it
+    publish_run(table, "r3", {D3: "k3"})
+    numbers = {"r1": 0, "r2": 1, "": 2, "r3": 3}
+    assert {commit.run_id: commit.version for commit in open_table(table).versions()} == numbers
+    assert [commit.run_id for commit in open_table(table).versions(3)] == ["r3", "", "r2"]
+    assert {item.commit.run_id: item.commit.version for item in open_table(table).past()} == numbers
+    assert [swap.landed_version(open_table(table), run, 0) for run in ("r1", "r2", "r3")] == [None, 1, 3]
+    assert all(commit.committed_at for commit in open_table(table).versions())
+    assert [commit.run_id for commit in open_table(table, 1).versions()] == ["r2", "r1"]  # newer ones are not its past
+    back = rollback(table, "r1")
+    assert (back.plan.to_version, rows_of(table)) == (0, rows_of(table, 0))
+
+
+def test_of_many_commits_those_that_are_left_are_listed(tmp_path, monkeypatch):
+    table = str(tmp_path / "delta")
+    for number in range(4):
+        publish_run(table, f"r{number}", {D1: f"k{number}"})
+    DeltaTable(table).create_checkpoint()
+    (Path(table) / "_delta_log" / f"{0:020d}.json").unlink()
+    by_name = open_table(table).versions()
+    monkeypatch.setattr("batchscore.arrow.commits.MOST_UNLISTED", 1)
+    assert [commit.version for commit in by_name] == [3, 2, 1]
+    assert open_table(table).versions() == by_name
+    assert open_table(table).versions(2) == by_name[:2]
 
 
 def test_a_table_that_batchscore_may_not_write(tmp_path):
