@@ -6,10 +6,14 @@ from those.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, asdict, fields
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import MISSING, asdict, fields, replace
+from itertools import chain
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -19,7 +23,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from batchscore import manifests, s3
 from batchscore.arrow.damage import panics_as_errors
-from batchscore.arrow.filesystem import make_folder, open_filesystem
+from batchscore.arrow.filesystem import make_folder, open_filesystem, storing
 from batchscore.arrow.snapshot import LOG_FOLDER, is_of_store, location
 from batchscore.arrow.values import scalar_of
 from batchscore.contracts import Manifest, RunRecord
@@ -29,6 +33,8 @@ from batchscore.record.published import published_records
 SUFFIX = "__runs"
 APPEND_ATTEMPTS = 10
 APPEND_SECONDS = 30.0  # no further attempt after that: each waits for a dead store's retries itself
+LOOKS = 2  # at the log, where it names a file that is not there
+NO_TEXT = "recovered from an older file of the ledger, without its text"
 MAX_SMALL_FILES = 50  # each run adds a file of one row; more than these are merged
 
 _INTEGERS = {
@@ -155,36 +161,65 @@ def _damaged(table_uri: str) -> bool:
 
 
 def _read(table_uri: str) -> list[RunRecord] | None:
-    """All rows, newest first and one for each run; None where the ledger cannot be read."""
+    """All rows, newest first and one for each run; None where the ledger is damaged.
+
+    Raises:
+        UnavailableError: storage does not answer; that says nothing of the ledger.
+    """
+    gone = ""
+    for _ in range(LOOKS):  # a retention may delete old files between the look at the log and the one at them
+        names = _active_names(table_uri)
+        if names is None:
+            return None
+        try:
+            found = [_rows_of_file(table_uri, name) for name in names]
+        except FileNotFoundError as error:
+            gone = str(error)
+            continue
+        rows = [rows for rows in found if rows is not None]
+        return _newest_first(chain.from_iterable(rows)) if len(rows) == len(found) else None
+    _LOG.warning("the ledger %s has lost a file: %s", ledger_uri(table_uri), gone)
+    return None
+
+
+def _active_names(table_uri: str) -> list[str] | None:
+    """The data files that the log names; None where it is damaged."""
+    problem = f"the ledger {ledger_uri(table_uri)} could not be reached"
     try:
-        table = _opened(table_uri)
-        paths = table.file_uris()
+        with panics_as_errors():
+            paths = _opened(table_uri).file_uris()
     except TableNotFoundError:
         return []
     except (DeltaError, ValueError) as error:
         if is_of_store(error):
-            raise s3.failure(f"the ledger {ledger_uri(table_uri)} could not be reached", error) from error
+            raise s3.failure(problem, error) from error
         _LOG.warning("the ledger %s cannot be read: %s", ledger_uri(table_uri), bounded(error).splitlines()[0])
         return None
     except OSError as error:
-        raise s3.failure(f"the ledger {ledger_uri(table_uri)} could not be reached", error) from error
-    names = [path.rsplit("/", 1)[-1] for path in paths]  # not partitioned: all files lie in its folder
-    rows = _rows_of_files(table_uri, names)
-    return None if rows is None else _newest_first(rows)
+        raise s3.failure(problem, error) from error
+    return [path.rsplit("/", 1)[-1] for path in paths]  # not partitioned: all files lie in its folder
 
 
-def _rows_of_files(table_uri: str, names: Iterable[str]) -> list[RunRecord] | None:
+def _rows_of_file(table_uri: str, name: str) -> list[RunRecord] | None:
+    """The rows of one data file; None where it is damaged.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        UnavailableError: storage does not answer.
+    """
     filesystem, root = open_filesystem(ledger_uri(table_uri))
-    records: list[RunRecord] = []
-    for name in names:
-        try:
-            with filesystem.open_input_file(f"{root}/{name}") as file:
-                rows = pq.ParquetFile(file).read().to_pylist()  # `pq.read_table` imports pandas
-            records.extend(_record(row) for row in rows)
-        except (OSError, pa.ArrowException, *manifests.DAMAGE) as error:
-            _LOG.warning("file %s of the ledger %s is unreadable: %s", name, ledger_uri(table_uri), error)
-            return None
-    return records
+    try:
+        with filesystem.open_input_stream(f"{root}/{name}") as stream:
+            data = stream.read()  # as a whole: what raises behind this is damage, whatever its type
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise s3.failure(f"file {name} of the ledger {ledger_uri(table_uri)} could not be read", error) from error
+    try:
+        return [_record(row) for row in pq.ParquetFile(pa.BufferReader(data)).read().to_pylist()]
+    except (OSError, pa.ArrowException, *manifests.DAMAGE) as error:
+        _LOG.warning("file %s of the ledger %s is unreadable: %s", name, ledger_uri(table_uri), error)
+        return None
 
 
 def _record(row: dict[str, object]) -> RunRecord:
@@ -284,12 +319,45 @@ def rebuild(table_uri: str) -> list[RunRecord]:
 
 
 def _salvaged(table_uri: str) -> list[RunRecord]:
+    """What the data files still hold, each run as its newest file has it.
+
+    Of files that the log replaced no text is taken: they may be replaced because of keys in it that were forgotten.
+    """
     filesystem, root = open_filesystem(ledger_uri(table_uri))
+    with storing(f"the ledger {ledger_uri(table_uri)} could not be listed"):
+        infos = filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True))
+    files = [info for info in infos if info.base_name.endswith(".parquet")]
+    replaced = _replaced(table_uri, {info.base_name for info in files})
     records: list[RunRecord] = []
-    for info in filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True)):
-        if info.base_name.endswith(".parquet"):
-            records.extend(_rows_of_files(table_uri, [info.base_name]) or ())
+    for info in sorted(files, key=lambda info: (info.base_name not in replaced, info.mtime_ns or 0)):
+        with suppress(FileNotFoundError):
+            rows = _rows_of_file(table_uri, info.base_name) or []
+            without = info.base_name in replaced
+            records.extend(replace(row, message=NO_TEXT, detail="") if without else row for row in rows)
     return _newest_first(records)
+
+
+def _replaced(table_uri: str, names: Collection[str]) -> set[str]:
+    """Those files that are no longer the ledger's, as far as its log still says."""
+    active = _active_names(table_uri)
+    if active:
+        return set(names) - set(active)
+    filesystem, root = open_filesystem(ledger_uri(table_uri))
+    selector = pafs.FileSelector(f"{root}/{LOG_FOLDER}", allow_not_found=True)
+    removed: set[str] = set()
+    with storing(f"the log of the ledger {ledger_uri(table_uri)} could not be read"):
+        for info in filesystem.get_file_info(selector):
+            if info.base_name.endswith(".json"):
+                with filesystem.open_input_stream(info.path) as stream:
+                    removed.update(_removed_by(bytes(stream.read())))
+    return removed
+
+
+def _removed_by(commit: bytes) -> Iterator[str]:
+    """The files that a commit removed, by those of its lines that are whole."""
+    for line in commit.splitlines():
+        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            yield unquote(json.loads(line)["remove"]["path"]).rpartition("/")[2]
 
 
 def _set_log_aside(table_uri: str) -> None:

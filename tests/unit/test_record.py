@@ -13,7 +13,7 @@ from batchscore.contracts import RunRecord
 from batchscore.errors import SettingsError
 from batchscore.plan.units import is_live
 from batchscore.publish import commit, inspect
-from batchscore.record import append, history, ledger_uri, rebuild, show, versions_given
+from batchscore.record import append, history, ledger, ledger_uri, mask, rebuild, show, versions_given
 from tests.factories.staging import day, look, make_plan, offer, publish_run, stage
 
 D1, D2 = day("2026-01-01"), day("2026-01-02")
@@ -114,6 +114,58 @@ def test_a_damaged_ledger_keeps_refused_runs(table, damage, caplog):
     assert "ledger" in caplog.text
     append(table, record(table, "r3"))
     assert len(history(table, 9)) == 3
+
+
+def test_a_file_that_a_retention_has_just_deleted_is_no_damage(table, monkeypatch, caplog):
+    append(table, record(table, "r1"))
+    append(table, record(table, "bad", state="refused", exit_code=4))
+    real = ledger._active_names
+
+    def names(uri):
+        found = real(uri)
+        monkeypatch.setattr(ledger, "_active_names", real)
+        merged = DeltaTable(ledger_uri(table))
+        merged.optimize.compact()
+        merged.vacuum(0, dry_run=False, enforce_retention_duration=False)
+        return found
+
+    monkeypatch.setattr(ledger, "_active_names", names)
+    assert {entry.run_id: entry.state for entry in history(table, 9)} == {"r1": "published", "bad": "refused"}
+    assert caplog.text == ""
+    assert not list(Path(ledger_uri(table)).glob("_damaged_*"))
+
+
+def test_a_file_that_is_gone_for_good_is_damage(table):
+    append(table, record(table, "r1"))
+    append(table, record(table, "bad", state="refused", exit_code=4))
+    next(path for path in Path(ledger_uri(table)).glob("*.parquet") if b"r1" in path.read_bytes()).unlink()
+    assert [entry.run_id for entry in history(table, 9)] == ["bad"]
+    assert [entry.run_id for entry in history(table, 9)] == ["bad"]
+
+
+@pytest.mark.parametrize("damage", ["log", "data"])
+def test_a_rebuilt_ledger_does_not_bring_masked_text_back(table, damage):
+    append(table, record(table, "r1", message="row id=4711 is odd"))
+    append(table, record(table, "bad", state="refused", exit_code=4, detail="row id=4711 is odd"))
+    assert mask(table, lambda text: text.replace("4711", "***"), dry_run=False).rows == 2
+    append(table, record(table, "r3"))
+    folder = Path(ledger_uri(table))
+    if damage == "log":
+        (folder / "_delta_log" / f"{3:020d}.json").write_text("{broken")
+    else:
+        next(path for path in folder.glob("*.parquet") if b"r3" in path.read_bytes()).write_bytes(b"PAR1")
+    found = {entry.run_id: entry.message + entry.detail for entry in history(table, 9)}
+    assert found["r1"] == found["bad"] == "row id=*** is odd"
+
+
+def test_of_a_file_that_was_replaced_a_row_comes_back_without_its_text(table):
+    append(table, record(table, "bad", state="refused", exit_code=4, detail="row id=4711 is odd"))
+    mask(table, lambda text: text.replace("4711", "***"), dry_run=False)
+    (masked,) = DeltaTable(ledger_uri(table)).file_uris()
+    (Path(ledger_uri(table)) / masked.rsplit("/", 1)[-1]).write_bytes(b"PAR1")
+    (entry,) = history(table, 9)
+    assert (entry.state, entry.exit_code, entry.detail) == ("refused", 4, "")
+    assert "without its text" in entry.message
 
 
 def test_appending_to_a_damaged_ledger_rebuilds_it(table):

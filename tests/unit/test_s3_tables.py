@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import get_type_hints
 
 import pytest
@@ -328,6 +329,17 @@ def test_a_ledger_that_cannot_be_written_ends_in_time(table, store):
     assert time.monotonic() - started < DEAD_SECONDS
     record.append(table, entry(table, "r3"))
     assert {row.run_id for row in record.history(table)} == {"r1", "r3"}
+
+
+def test_a_ledger_that_cannot_be_read_for_a_moment_is_left_as_it_is(table, store, bucket):
+    record.append(table, entry(table))
+    record.append(table, replace(entry(table, "bad"), state="refused"))
+    before = set(store.keys(bucket))
+    with store.failing("slow_down", r"GET \S+__runs/part\S+\.parquet") as fault, pytest.raises(UnavailableError):
+        record.history(table)
+    assert fault.hits
+    assert set(store.keys(bucket)) == before
+    assert {row.run_id: row.state for row in record.history(table)} == {"r1": "published", "bad": "refused"}
 
 
 def test_a_damaged_ledger_is_rebuilt(table):
