@@ -127,13 +127,21 @@ def commit(
         look = _look(offer)
         receipt = _already_landed(offer, look, attempt) or _attempt(offer, look, is_live, attempt)
         if receipt is not None:
-            discard(offer.uri, offer.of({unit.values: unit for unit in receipt.dropped}))
+            _discard_dropped(offer, receipt)
             return receipt
         sleep(backoff(attempt))
     raise UnavailableError(
         f"run {plan.run_id} could not be published: other commits came first {max_attempts} times",
         hint="run again; what is published by then is not scored twice",
     )
+
+
+def _discard_dropped(offer: Offer, receipt: Receipt) -> None:
+    """The run is published by now: nothing here may fail it. What stays is removed by `clean`."""
+    try:
+        discard(offer.uri, offer.of({unit.values: unit for unit in receipt.dropped}))
+    except (BatchscoreError, DeltaError, OSError) as error:
+        _LOG.warning("what run %s need not publish could not be removed: %s", offer.plan.run_id, s3.said(error))
 
 
 def _offer(plan: ScoringPlan, staged: StagedOutput, manifest: Manifest) -> Offer:

@@ -234,9 +234,12 @@ def _record(row: dict[str, object]) -> RunRecord:
 
 
 def _newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """One record for each run: the one that ended last."""
+    """One record for each run: the one that says it is published, else the one that ended last.
+
+    A run whose commit landed unheard is noted as failed first, and nothing makes a published run unpublished.
+    """
     latest: dict[str, RunRecord] = {}
-    for record in sorted(records, key=lambda entry: (entry.ended_at, entry.started_at)):
+    for record in sorted(records, key=lambda entry: (entry.state == "published", entry.ended_at, entry.started_at)):
         latest[record.run_id] = record
     return sorted(latest.values(), key=lambda entry: (entry.ended_at, entry.started_at, entry.run_id), reverse=True)
 
@@ -244,8 +247,9 @@ def _newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
 def history(table_uri: str, limit: int = 20) -> list[RunRecord]:
     """The newest runs of a table.
 
-    Published runs that the ledger lacks (a crash between commit and record, a lost ledger) are added to it
-    first. That costs one listing of the manifests, and a look at the table's log only where one is missing.
+    Published runs that the ledger lacks (a crash between commit and record, a lost ledger), or that it has as failed
+    (the commit landed after all), are added to it first. That costs one listing of the manifests, and a look at the
+    table's log only where there is one of another run: a run that published nothing has none.
 
     Args:
         table_uri: root of the prediction table.
@@ -254,13 +258,27 @@ def history(table_uri: str, limit: int = 20) -> list[RunRecord]:
     records = _read(table_uri)
     if records is None:
         return rebuild(table_uri)[:limit]
-    missing = set(manifests.all_ids(table_uri)) - {record.run_id for record in records}
-    if missing:
-        found = published_records(table_uri, missing)
-        if found:
-            _append_or_warn(table_uri, found)
-            records = _newest_first([*records, *found])
+    found = _unnoted(table_uri, records)
+    if found:
+        _append_or_warn(table_uri, found)
+        records = _newest_first([*records, *found])
     return records[:limit]
+
+
+def _unnoted(table_uri: str, records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Published runs that the records lack, or have as something else."""
+    known = {record.run_id: record for record in records}
+    published = {run_id for run_id, record in known.items() if record.state == "published"}
+    asked = set(manifests.all_ids(table_uri)) - published
+    found = published_records(table_uri, asked) if asked else []
+    return [_with_facts(record, known.get(record.run_id)) for record in found]
+
+
+def _with_facts(found: RunRecord, noted: RunRecord | None) -> RunRecord:
+    """A recovered record with what neither manifest nor commit says."""
+    if noted is None:
+        return found
+    return replace(found, seconds=noted.seconds, model_requested=noted.model_requested, backfill=noted.backfill)
 
 
 def _append_or_warn(table_uri: str, records: Sequence[RunRecord]) -> None:
@@ -310,8 +328,7 @@ def rebuild(table_uri: str) -> list[RunRecord]:
     if kept is None:
         kept = _salvaged(table_uri)
         _set_log_aside(table_uri)
-    missing = set(manifests.all_ids(table_uri)) - {record.run_id for record in kept}
-    found = published_records(table_uri, missing)
+    found = _unnoted(table_uri, kept)
     to_write = [*kept, *found] if lost else found
     if to_write:
         _append(table_uri, to_write)

@@ -14,7 +14,7 @@ from batchscore.contracts import OutputColumn, PlannedUnit
 from batchscore.errors import BatchscoreError, FencedOutError, SettingsError, UnavailableError
 from batchscore.plan.units import is_live
 from batchscore.predictions import read_predictions
-from batchscore.publish import check_removal, commit, fence
+from batchscore.publish import check_removal, commit, fence, swap
 from batchscore.record import published_records
 from batchscore.tables import delta, open_table
 from tests.factories.delta import actions, active_adds, delete_rows, set_properties
@@ -361,6 +361,21 @@ def test_the_same_unit_by_another_run_meanwhile_is_dropped(table):
     assert (info["batchscore.run_id"], info["batchscore.units"], info["batchscore.rows"]) == ("r1", "1", "2")
     (found,) = published_records(table, {"r1"})  # what a lost ledger is made of
     assert (found.units_published, found.rows, found.table_version) == (1, 2, receipt.version)
+
+
+def test_dropped_files_that_cannot_be_deleted_fail_no_run_that_is_published(table, monkeypatch, caplog):
+    publish_run(table, "r0", {D3: "k3"})
+    plan = make_plan(look(table), "r2", BOTH)
+    staged, manifest = offer(plan, [stage(plan, unit, range(2)) for unit in BOTH], BOTH)
+    publish_run(table, "r1", {D2: "k2"})
+
+    def refuse(*_):
+        raise UnavailableError("the storage has gone away")
+
+    monkeypatch.setattr(swap, "discard", refuse)
+    receipt = commit(plan, staged, manifest, is_live=is_live)
+    assert (receipt.version, [unit.values for unit in receipt.dropped]) == (2, [D2])
+    assert "the storage has gone away" in caplog.text
 
 
 def test_other_content_meanwhile_fences_out_and_says_who(table):

@@ -14,6 +14,8 @@ from batchscore.errors import SettingsError
 from batchscore.plan.units import is_live
 from batchscore.publish import commit, inspect
 from batchscore.record import append, history, ledger, ledger_uri, mask, rebuild, show, versions_given
+from batchscore.rollback import rollback
+from batchscore.tables import open_table
 from tests.factories.staging import day, look, make_plan, offer, publish_run, stage
 
 D1, D2 = day("2026-01-01"), day("2026-01-02")
@@ -72,6 +74,34 @@ def test_a_crash_between_commit_and_record_is_mended(table):
     assert DeltaTable(ledger_uri(table)).count() == 2
     assert history(table, 9) == found
     assert DeltaTable(ledger_uri(table)).count() == 2
+
+
+def test_a_run_whose_commit_landed_after_it_was_noted_as_failed_is_published(table):
+    publish_run(table, "r1", {D1: "k1"})
+    publish_run(table, "r2", {D1: "k2"})
+    append(table, record(table, "r1", "9999-01-01T00:00:00+00:00", state="failed", exit_code=7, backfill="b1"))
+    append(table, record(table, "r2", "2020-01-01T00:00:00+00:00"))
+    found = {entry.run_id: entry for entry in history(table, 9)}
+    assert (found["r1"].state, found["r1"].table_version, found["r1"].exit_code) == ("published", 0, 0)
+    assert found["r1"].backfill == "b1"
+    assert {entry.run_id: entry for entry in history(table, 9)} == found
+    assert DeltaTable(ledger_uri(table)).count() == 3
+    assert rollback(table, "r1").version == 2
+
+
+def test_what_a_failed_run_offered_is_looked_for_in_commits_since_then(table, monkeypatch):
+    monkeypatch.setattr("batchscore.record.published.FIRST_COMMITS", 1)
+    for number in range(6):
+        publish_run(table, f"r{number}", {D1: f"k{number}"})
+        append(table, record(table, f"r{number}", state="failed" if number == 1 else "published"))
+    assert {entry.run_id: entry.table_version for entry in history(table, 9)}["r1"] == 1
+    seen = []
+    real = type(open_table(table)).versions
+    monkeypatch.setattr(type(open_table(table)), "versions", lambda self, limit=None: seen.append(limit) or real(self))
+    later = replace(manifests.read(table, "r5"), run_id="r9", created_at="9999-01-01T00:00:00+00:00")
+    manifests.write(table, later)
+    assert len(history(table, 9)) == 6
+    assert seen == [1]
 
 
 def test_a_run_that_never_committed_is_not_history(table):

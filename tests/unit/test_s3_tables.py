@@ -233,6 +233,17 @@ def test_a_first_commit_that_landed_unheard_made_the_table(table, store):
     assert len(rows_of(table)) == 4
 
 
+def test_a_first_commit_that_lands_late_is_noted_as_published(table, store):
+    offered = prepared(table, "r1", BOTH)
+    with store.failing("late", COMMIT[format_of(table)], times=5), pytest.raises(UnsureError):
+        commit(*offered, is_live=is_live)
+    record.append(table, replace(entry(table), state="failed", exit_code=7))
+    assert [row.state for row in record.history(table)] == ["failed"]
+    time.sleep(LATE_SECONDS + 3)
+    assert runs_of(table) == {"r1"}
+    assert [(row.state, row.table_version) for row in record.history(table)] == [("published", 0)]
+
+
 def test_a_store_that_fails_now_and_then_is_no_matter(table, store):
     with store.failing("slow_down", "", share=0.08), store.failing("reset", "", share=0.04) as fault:
         publish_run(table, "r1", BOTH)
