@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow.fs as pafs
 
@@ -38,6 +38,8 @@ ROLLBACK_KEY = "batchscore.rollback"
 FORGOTTEN_KEY = "batchscore.forgotten"
 HORIZON_KEY = "batchscore.horizon"
 FORMAT_VERSION = 1
+
+_Erasure: TypeAlias = dict[str, tuple[int, int]]  # by run: the unit's rows before, and those left
 
 _LOG = logging.getLogger(__name__)
 
@@ -193,39 +195,51 @@ class Forgotten:
     """What erasures took from units, to tell a unit that lost forgotten rows from one that was changed.
 
     Args:
-        records: erasures, landed or not: one that did not land leaves rows that no unit has.
+        records: erasures, oldest first, landed or not: one that did not land leaves rows that no unit has.
     """
 
     def __init__(self, records: Iterable[Forgetting]) -> None:
-        self._before: dict[tuple[UnitValues, str, int], int] = {}
-        self._emptied: dict[UnitValues, dict[str, int]] = {}
-        for record in records:
+        self._erasures: dict[UnitValues, list[_Erasure]] = {}  # newest first
+        for record in reversed(tuple(records)):
+            found: dict[UnitValues, _Erasure] = {}
             for unit in record.units:
-                self._before[unit.values, unit.run_id, unit.rows_left] = unit.rows_before
-                if not unit.rows_left:
-                    self._emptied.setdefault(unit.values, {})[unit.run_id] = unit.rows_before
+                found.setdefault(unit.values, {})[unit.run_id] = (unit.rows_before, unit.rows_left)
+            for values, erasure in found.items():
+                self._erasures.setdefault(values, []).append(erasure)
 
     def as_published(self, values: UnitValues, state: UnitState) -> UnitState:
-        """The unit's state as if nothing had been forgotten."""
-        runs = {run: self._rows(values, run, rows) for run, rows in state.runs}
-        if not runs and not state.foreign_files:
-            runs = {run: self._rows(values, run, rows) for run, rows in self._emptied.get(values, {}).items()}
-        return UnitState(tuple(sorted(runs.items())), state.foreign_files, state.foreign_stamp, state.vectors)
+        """The unit's state as if nothing had been forgotten: each erasure that led to it is undone, newest first."""
+        rows, left = dict(state.runs), list(self._erasures.get(values, ()))
+        while left:
+            undone = ((place, _undone(erasure, rows, state)) for place, erasure in enumerate(left))
+            place, before = next(((place, before) for place, before in undone if before), (-1, {}))
+            if not before:
+                break
+            rows |= before
+            del left[place]
+        return UnitState(tuple(sorted(rows.items())), state.foreign_files, state.foreign_stamp, state.vectors)
 
     def changed(self, units: Mapping[UnitValues, UnitState]) -> dict[UnitValues, UnitState]:
         """Those units that lost forgotten rows, as they were published; emptied ones are among them."""
         nothing = UnitState()
-        touched = {values for values, _, _ in self._before}
-        states = {values: units.get(values, nothing) for values in touched}
+        states = {values: units.get(values, nothing) for values in self._erasures}
         found = {values: self.as_published(values, state) for values, state in states.items()}
         return {values: state for values, state in found.items() if state != states[values]}
 
-    def _rows(self, values: UnitValues, run: str, rows: int) -> int:
-        seen = set()
-        while (values, run, rows) in self._before and rows not in seen:
-            seen.add(rows)
-            rows = self._before[values, run, rows]
-        return rows
+
+def _undone(erasure: _Erasure, rows: Mapping[str, int], state: UnitState) -> dict[str, int]:
+    """Rows of the runs that lost some by this erasure, as before it; {} where it did not lead to ``rows``.
+
+    A run of which nothing is left is told by what the erasure left beside it, or by nothing else being there.
+    """
+    kept = {run: left for run, (_, left) in erasure.items() if left}
+    same = {run for run, left in kept.items() if rows.get(run) == left}
+    whole = same == set(kept) and (bool(kept) or not (rows or state.foreign_files))
+    return {
+        run: before
+        for run, (before, left) in erasure.items()
+        if before != left and (run in same or (not left and whole and run not in rows))
+    }
 
 
 def withdrawals(

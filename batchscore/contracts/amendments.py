@@ -50,7 +50,11 @@ class Rollback:
 
 @dataclass(frozen=True, slots=True)
 class ForgottenUnit:
-    """How many rows of one run a unit held before some were forgotten, and after."""
+    """How many rows of one run a unit held before some were forgotten, and after.
+
+    A unit that lost rows has one for each of its runs: what is left beside a run that lost all of its rows tells an
+    erasure from a later run in its place.
+    """
 
     values: UnitValues
     run_id: str

@@ -288,19 +288,20 @@ def _superseded_at(look: _Look, files: Mapping[str, Hits]) -> dt.datetime:
 
 def _record(look: _Look, order: Order) -> Forgetting:
     """Counts alone; where a file does not tell the runs of its rows, there is nothing that liveness could go by."""
-    before = {(values, run): rows for values, state in look.table.units.items() for run, rows in state.runs}
     erased: dict[tuple[UnitValues, str], int] = defaultdict(int)
     for file in look.hit:
         for run, rows in look.active[file.path].by_run.items():
             erased[file.unit, run] += rows
+    before = {values: dict(state.runs) for values, state in look.table.units.items()}
+    hit = {values for values, run in erased if run in before[values]}
     return Forgetting(
         forget_id=order.forget_id,
         created_at=order.created_at,
         by=order.by,
         units=tuple(
-            ForgottenUnit(values, run, before[values, run], before[values, run] - rows)
-            for (values, run), rows in sorted(erased.items(), key=str)
-            if (values, run) in before
+            ForgottenUnit(values, run, rows, rows - erased.get((values, run), 0))
+            for values in sorted(hit, key=str)
+            for run, rows in sorted(before[values].items())
         ),
         files=tuple(sorted({*look.active, *look.older})),
     )

@@ -15,7 +15,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from batchscore import amendments, manifests, record
-from batchscore.contracts import Check, ManifestUnit, OutputColumn, Replay
+from batchscore.contracts import Check, Forgetting, ForgottenUnit, ManifestUnit, OutputColumn, Replay, UnitState
 from batchscore.errors import FencedOutError, InputError, SettingsError, UnavailableError
 from batchscore.forget import erase, forget, from_file, from_flags
 from batchscore.forget.keys import Keys
@@ -134,6 +134,43 @@ def test_a_unit_of_which_no_row_is_left_is_not_scored_again(table):
     assert publish_run(table, "r2", {D1: "k1"}, rows=1).version == -1
     publish_run(table, "r3", {D1: "n1"}, rows=2)
     assert live(table, {D1: "n1", D2: "k2"}) == {D1: True, D2: True}
+
+
+def test_a_unit_that_was_emptied_under_two_models_is_not_scored_again(table):
+    for run, key in (("r1", "k1"), ("r2", "n1")):
+        publish_run(table, run, {D1: key, D2: "k2"}, rows=1)
+        forget(table, [{"id": "0", "ds": "2026-01-01"}])
+        assert live(table, {D1: key, D2: "k2"}) == {D1: True, D2: True}
+        assert publish_run(table, f"again-{run}", {D1: key}, rows=1).version == -1
+    assert live(table, {D1: "k1"}) == {D1: False}
+
+
+def test_of_two_runs_in_a_unit_one_loses_all_its_rows(table):
+    publish_run(table, "r1", {D1: "k1"}, rows=1)
+    replay(table, "r2", "r1", D1, [7, 8])
+    forget(table, [{"id": "0"}])
+    assert look(table).units[D1].runs == (("r2", 2),)
+    assert live(table, {D1: "k1"}) == {D1: True}
+    forget(table, [{"id": "7"}])
+    forget(table, [{"id": "8"}])
+    assert D1 not in look(table).units
+    assert live(table, {D1: "k1"}) == {D1: True}
+    publish_run(table, "r3", {D1: "n1"}, rows=2)
+    assert look(table).as_published(D1).runs == (("r3", 2),)
+
+
+def test_records_from_before_untouched_runs_were_noted():
+    def records(*units):
+        return [Forgetting(f"f{n}", "t", "me", (ForgottenUnit(D1, *unit),), ()) for n, unit in enumerate(units)]
+
+    def published(erased, *runs):
+        return dict(amendments.Forgotten(records(*erased)).as_published(D1, UnitState(runs)).runs)
+
+    assert published([("r1", 3, 2), ("r1", 2, 1)], ("r1", 1)) == {"r1": 3}
+    assert published([("r1", 3, 2), ("r2", 3, 2)], ("r1", 2), ("r2", 2)) == {"r1": 3, "r2": 3}
+    assert published([("r1", 3, 0)], ("r9", 5)) == {"r9": 5}
+    assert published([("r1", 3, 0)]) == {"r1": 3}
+    assert published([("r1", 3, 2), ("r1", 2, 2)], ("r1", 2)) == {"r1": 3}
 
 
 def test_twice_in_one_unit(table):
