@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from batchscore.publish.cleanup import discard, discard_run, explain_failure, fence, may_publish
 from batchscore.publish.horizon import DataFile, Reach, data_files, forgotten_files, writable
+from batchscore.publish.landing import Outcome, Tried, outcome_of
 from batchscore.publish.leftovers import Leftover, clear, find, remove
 from batchscore.publish.removal import check_removal
 from batchscore.publish.retention import RetentionPlan, delete_files, plan_retention, retention_days_of, sweep
@@ -15,10 +16,12 @@ __all__ = [
     "MAX_ATTEMPTS",
     "DataFile",
     "Leftover",
+    "Outcome",
     "Reach",
     "RetentionPlan",
     "RollbackPlan",
     "RowsOfRun",
+    "Tried",
     "backoff",
     "check_removal",
     "check_target",
@@ -34,6 +37,7 @@ __all__ = [
     "forgotten_files",
     "inspect",
     "may_publish",
+    "outcome_of",
     "plan_retention",
     "plan_rollback",
     "prepare",

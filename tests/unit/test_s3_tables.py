@@ -9,7 +9,7 @@ from typing import get_type_hints
 
 import pytest
 
-from batchscore import manifests, record
+from batchscore import amendments, manifests, record
 from batchscore.arrow.filesystem import make_folder, open_filesystem
 from batchscore.arrow.reach import require_reachable, storage_failure
 from batchscore.contracts import RunRecord
@@ -21,10 +21,13 @@ from batchscore.errors import (
     UnavailableError,
     UnsureError,
 )
+from batchscore.forget import forget
 from batchscore.plan.units import is_live
 from batchscore.predictions import read_predictions
 from batchscore.publish import commit, discard_run, fence, prepare
 from batchscore.record import ledger_uri
+from batchscore.retain.merging import merge
+from batchscore.rollback import rollback
 from batchscore.tables import open_table
 from tests.factories.staging import day, live_units, look, make_plan, offer, publish_run, stage
 from tests.object_store import LATE_SECONDS
@@ -216,6 +219,64 @@ def test_a_put_that_comes_late_finds_its_place_taken(table, store):
     assert runs_of(table) == {"r0"}
     with pytest.raises(FencedOutError):
         commit(*offered, is_live=is_live)
+
+
+def many_small_files(table):
+    publish_run(table, "r0", {D1: "k0"})
+    plan = make_plan(look(table), "r1", {D2: "k1"})
+    staged, manifest = offer(plan, [stage(plan, D2, [number]) for number in range(3)], {D2: "k1"})
+    commit(plan, staged, manifest, is_live=is_live)
+
+
+# What changes a table of two versions, and the records that it writes before its commit.
+COMMANDS = {
+    "merge": (lambda table: merge(table, "m1"), None),
+    "forget": (lambda table: forget(table, [{"id": "1"}]), amendments.forgettings),
+    "rollback": (lambda table: rollback(table, "r0"), amendments.rollbacks),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_late_put_of_what_changes_a_table_finds_its_place_taken(table, store, command):
+    """Answered with an error, done seconds later: by then its files and its record are gone."""
+    many_small_files(table)
+    act, records = COMMANDS[command]
+    before = rows_of(table)
+    late = store.failing("late", COMMIT[format_of(table)], times=5)  # as often as a request is tried
+    with late as fault, pytest.raises(UnavailableError, match="the table is as it was"):
+        act(table)
+    assert fault.hits == 5
+    time.sleep(LATE_SECONDS + 3)
+    assert rows_of(table) == before
+    assert open_table(table).version == 2  # the fence
+    assert records is None or records(table) == ()
+    act(table)
+    assert open_table(table).version == 3
+    assert rows_of(table) == before if command == "merge" else len(rows_of(table)) < len(before)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_may_still_land_keeps_its_files_and_its_record(table, store, command):
+    many_small_files(table)
+    act, records = COMMANDS[command]
+    before = rows_of(table)
+    with store.failing("error", COMMIT[format_of(table)]), pytest.raises(UnsureError, match="is not known"):
+        act(table)
+    assert rows_of(table) == before
+    assert records is None or len(records(table)) == 1
+    act(table)
+    assert open_table(table).version == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_landed_unheard_is_done(table, store, command):
+    many_small_files(table)
+    act, records = COMMANDS[command]
+    with store.failing("landed", COMMIT[format_of(table)]):
+        act(table)
+    assert open_table(table).version == 2
+    assert records is None or len(records(table)) == 1
+    assert len(rows_of(table)) > 0
 
 
 def test_a_first_commit_that_never_lands_leaves_its_files(table, store):
