@@ -247,6 +247,50 @@ def test_a_record_holds_counts_and_nothing_personal(table):
     assert "Lovelace" not in json.dumps(open_table(table).versions(1)[0].metadata)
 
 
+# --- files of other types -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("older", "found"),
+    [
+        (pa.array(["1", "0", "C-17", None]), 1),
+        (pa.array([1.0, 1.5, 2.0, None]), 1),
+        (pa.array([dt.date(1970, 1, 2)] * 4), 0),
+    ],
+)
+def test_an_older_version_had_keys_of_another_type(tmp_path, older, found):
+    """As Spark's overwriteSchema leaves it."""
+    table = str(tmp_path / "delta")
+    other = pa.table({"id": older, "ds": pa.array([dt.date(2026, 1, 1)] * 4), "_run_id": ["x"] * 4})
+    write_deltalake(table, other, partition_by=["ds"])
+    new = pa.table({"id": pa.array([0, 1], pa.int64()), "ds": pa.array([dt.date(2026, 1, 1)] * 2)})
+    write_deltalake(table, new, mode="overwrite", schema_mode="overwrite")
+    erasure = forget(table, [{"id": "1"}]).erasures[0]
+    assert (erasure.rows, erasure.remains.rows) == (1, 1 + found)
+    assert read_predictions(table)["id"].to_pylist() == [0]
+
+
+def test_files_of_nobody_with_other_keys(table):
+    publish_run(table, "r1", BOTH, rows=3)
+    folder = next(Path(table).rglob("*r1*.parquet")).parent
+    pq.write_table(pa.table({"id": ["1", "one"]}), folder / "foreign.parquet")
+    pq.write_table(pa.table({"id": [{"a": 1}]}), folder / "nested.parquet")
+    erasure = forget(table, [{"id": "1"}]).erasures[0]
+    assert erasure.rows == 2
+    assert [Path(path).name for path in erasure.unmentioned] == ["foreign.parquet"]
+
+
+def test_an_older_version_whose_keys_have_no_text_is_named(tmp_path):
+    table = str(tmp_path / "delta")
+    write_deltalake(table, pa.table({"id": [{"a": 1}], "other": [1]}))
+    (older,) = DeltaTable(table).file_uris()
+    write_deltalake(table, pa.table({"id": [0, 1]}), mode="overwrite", schema_mode="overwrite")
+    with pytest.raises(InputError, match="cannot be compared") as caught:
+        forget(table, [{"id": "1"}])
+    assert Path(older).name in str(caught.value)
+    assert read_predictions(table)["id"].to_pylist() == [0, 1]
+
+
 # --- rollback, older versions, retention --------------------------------------------------------------------
 
 
