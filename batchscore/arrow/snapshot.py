@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from batchscore import s3
-from batchscore.arrow.damage import panics_as_errors
+from batchscore.arrow.damage import is_of_store, panics_as_errors
 from batchscore.arrow.filesystem import open_filesystem, refuse_credentials, storing
 from batchscore.arrow.layout import partition_value
 from batchscore.arrow.values import table_of
@@ -111,11 +111,6 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable | None:
             found=str(error).splitlines()[0],
             hint="restore the files of its _delta_log folder, or write to another path",
         ) from error
-
-
-def is_of_store(error: Exception) -> bool:
-    """Whether an error of delta-rs comes from the object store and says nothing of the log."""
-    return "Generic S3 error" in str(error) or "Error performing" in str(error)
 
 
 def _has_log(uri: str) -> bool:

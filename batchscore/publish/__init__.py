@@ -7,13 +7,21 @@ from batchscore.publish.horizon import DataFile, Reach, data_files, forgotten_fi
 from batchscore.publish.landing import Outcome, Tried, outcome_of
 from batchscore.publish.leftovers import Leftover, clear, find, remove
 from batchscore.publish.removal import check_removal
-from batchscore.publish.retention import RetentionPlan, delete_files, plan_retention, retention_days_of, sweep
+from batchscore.publish.retention import (
+    MOST_DAYS,
+    RetentionPlan,
+    delete_files,
+    plan_retention,
+    retention_days_of,
+    sweep,
+)
 from batchscore.publish.rollback import RollbackPlan, RowsOfRun, plan_rollback, roll_back
 from batchscore.publish.swap import MAX_ATTEMPTS, backoff, commit, withdraw
 from batchscore.publish.target import check_target, inspect, prepare, published_files
 
 __all__ = [
     "MAX_ATTEMPTS",
+    "MOST_DAYS",
     "DataFile",
     "Leftover",
     "Outcome",

@@ -22,9 +22,9 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, wr
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from batchscore import manifests, s3
-from batchscore.arrow.damage import panics_as_errors
+from batchscore.arrow.damage import is_of_store, panics_as_errors
 from batchscore.arrow.filesystem import make_folder, open_filesystem, storing
-from batchscore.arrow.snapshot import LOG_FOLDER, is_of_store, location
+from batchscore.arrow.snapshot import LOG_FOLDER, location
 from batchscore.arrow.values import scalar_of
 from batchscore.contracts import Manifest, RunRecord
 from batchscore.errors import SettingsError, UnavailableError, bounded, nearest

@@ -18,6 +18,7 @@ from deltalake.transaction import AddAction, RemoveAction, create_table_with_add
 
 from batchscore import faults, s3
 from batchscore.arrow.commits import LoggedCommit, logged_commits
+from batchscore.arrow.damage import damage_of
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import (
     LOG_FOLDER,
@@ -45,6 +46,8 @@ FENCE_PREFIX = "batchscore.fence/"
 CLOCK_SKEW = timedelta(hours=1)
 # Checkpoints are a step of their own: a hook that fails raises after the version has landed.
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+_MEND = "restore the files of its _delta_log folder"
 
 Filter = list[tuple[str, str, str | list[str]]]
 
@@ -102,12 +105,14 @@ class DeltaOutput(Table):
     @cached_property
     def snapshot(self) -> Snapshot:
         """The columns and the protocol."""
-        return snapshot_of(self._table)
+        with damage_of(self.uri, _MEND):
+            return snapshot_of(self._table)
 
     @cached_property
     def files(self) -> tuple[ActiveFile, ...]:
         """The active files, with what their statistics prove about runs."""
-        return active_files(self._table, self.uri, self.snapshot)
+        with damage_of(self.uri, _MEND):
+            return active_files(self._table, self.uri, self.snapshot)
 
     def kept_rows(self) -> Mapping[str, bytes]:
         """What deletion vectors leave of files."""
@@ -161,14 +166,15 @@ class DeltaOutput(Table):
 
     def versions(self, limit: int | None = None) -> tuple[TableVersion, ...]:
         """The commits that the log still lists."""
-        return tuple(_version(commit) for commit in logged_commits(self.uri, self.version, limit))
+        with damage_of(self.uri, _MEND):
+            return tuple(_version(commit) for commit in logged_commits(self.uri, self.version, limit))
 
     def past(self) -> Iterator[PastVersion]:
         """The versions that the log can still put together."""
         # A newest version of which a checkpoint alone is left is in no history.
         commits = {commit.version: commit for commit in self.versions()}
         own = commits.get(self.version, TableVersion(self.version, "", "", {}))
-        yield PastVersion(own, _sizes(self._table))
+        yield PastVersion(own, _sizes(self.uri, self._table))
         for commit in commits.values():
             if commit.version >= self.version:
                 continue
@@ -176,7 +182,7 @@ class DeltaOutput(Table):
                 table = _at(self.uri, self._table, commit.version)
             except InputError:  # no checkpoint lies before it any more, nor before older ones
                 return
-            yield PastVersion(commit, _sizes(table))
+            yield PastVersion(commit, _sizes(self.uri, table))
 
     def mentioned(self, paths: Collection[str]) -> set[str]:
         """Those that are active, or were added or removed by a commit not older than they are."""
@@ -218,11 +224,12 @@ class DeltaOutput(Table):
         return f"RESTORE TABLE delta.`{self.uri}` TO VERSION AS OF {version}"
 
 
-def _sizes(table: DeltaTable) -> dict[str, int]:
+def _sizes(uri: str, table: DeltaTable) -> dict[str, int]:
     """Bytes of the active files by path."""
-    actions = table_of(table.get_add_actions())
-    paths = (unquote(path) for path in actions.column("path").to_pylist())
-    return dict(zip(paths, actions.column("size_bytes").to_pylist(), strict=True))
+    with damage_of(uri, _MEND):
+        actions = table_of(table.get_add_actions())
+        paths = (unquote(path) for path in actions.column("path").to_pylist())
+        return dict(zip(paths, actions.column("size_bytes").to_pylist(), strict=True))
 
 
 def _at(uri: str, newest: DeltaTable, version: int) -> DeltaTable:

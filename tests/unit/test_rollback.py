@@ -12,12 +12,14 @@ from deltalake import DeltaTable
 from batchscore import amendments, publish, record
 from batchscore.contracts import TargetState, UnitState, Withdrawal
 from batchscore.errors import FencedOutError, InputError, SettingsError, SetupError, UnavailableError
+from batchscore.forget import forget
 from batchscore.plan import make
 from batchscore.plan.units import is_live
 from batchscore.plan.withdrawals import withdrawal_of
 from batchscore.predictions import read_predictions
 from batchscore.publish import commit, fence, swap
 from batchscore.publish import rollback as room
+from batchscore.retain import retain
 from batchscore.rollback import rollback
 from batchscore.tables import open_table
 from tests.factories import values
@@ -198,6 +200,18 @@ def test_a_commit_that_says_nothing_of_itself_shifts_no_version(tmp_path):
     assert [commit.run_id for commit in open_table(table, 1).versions()] == ["r2", "r1"]  # newer ones are not its past
     back = rollback(table, "r1")
     assert (back.plan.to_version, rows_of(table)) == (0, rows_of(table, 0))
+
+
+def test_a_damaged_commit_below_a_checkpoint_ends_what_looks_back(tmp_path):
+    table = str(tmp_path / "delta")
+    for number in range(4):
+        publish_run(table, f"r{number}", {D1: f"k{number}"})
+    DeltaTable(table).create_checkpoint()
+    (Path(table) / "_delta_log" / f"{1:020d}.json").write_bytes(b"\x00garbage")
+    for ask in (lambda: rollback(table, "r2"), lambda: retain(table), lambda: forget(table, [{"id": "1"}])):
+        with pytest.raises(InputError, match="version 1 cannot be read"):
+            ask()
+    assert publish_run(table, "r4", {D1: "k4"}).version == 4  # runs look at newer commits alone
 
 
 def test_of_many_commits_those_that_are_left_are_listed(tmp_path, monkeypatch):
