@@ -307,8 +307,11 @@ def _refuse_changes(offer: Offer, look: Look, publish: Mapping[UnitValues, Manif
 def _refuse_withdrawn(
     offer: Offer, look: Look, publish: Mapping[UnitValues, ManifestUnit], forgotten: amendments.Forgotten
 ) -> None:
-    """A unit that was published and rolled back meanwhile is again what it was when planned."""
-    if offer.plan.force:
+    """A unit that was published and rolled back meanwhile is again what it was when planned.
+
+    A replay is asked for by the run's name, which is to ask for what a rollback took back, too.
+    """
+    if offer.plan.force or offer.plan.task.replay is not None:
         return
     withdrawn = amendments.withdrawals(amendments.rollbacks(offer.uri), look.units, forgotten)
     for values, unit in publish.items():

@@ -15,12 +15,11 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from batchscore import amendments, manifests, record
-from batchscore.contracts import Check, Forgetting, ForgottenUnit, ManifestUnit, OutputColumn, Replay, UnitState
+from batchscore.contracts import Check, Forgetting, ForgottenUnit, OutputColumn, UnitState
 from batchscore.errors import FencedOutError, InputError, SettingsError, UnavailableError
 from batchscore.forget import erase, forget, from_file, from_flags
 from batchscore.forget.keys import Keys
 from batchscore.forget.texts import Masker
-from batchscore.plan.replays import replay_units
 from batchscore.plan.units import is_live
 from batchscore.plan.withdrawals import withdrawal_of
 from batchscore.predictions import read_predictions
@@ -29,17 +28,7 @@ from batchscore.retain import retain
 from batchscore.rollback import rollback
 from batchscore.tables import open_table
 from tests.factories.delta import active_adds, delete_rows, set_properties
-from tests.factories.staging import (
-    COLUMNS,
-    day,
-    look,
-    make_manifest,
-    make_plan,
-    offer,
-    publish_run,
-    stage,
-    staged_output,
-)
+from tests.factories.staging import COLUMNS, day, look, make_plan, offer, publish_run, replay_run, stage
 
 D1, D2, D3 = day("2026-01-01"), day("2026-01-02"), day("2026-01-03")
 BOTH = {D1: "k1", D2: "k2"}
@@ -71,19 +60,6 @@ def live(table, keys):
 def append(table, run_id, unit, ids):
     plan = make_plan(look(table), run_id, {unit: run_id}, mode="append")
     staged, manifest = offer(plan, [stage(plan, unit, ids)], {unit: run_id})
-    return commit(plan, staged, manifest, is_live=is_live)
-
-
-def replay(table, run_id, of, unit, ids):
-    """Adds rows to a unit as a replay does, planned by the table as it is."""
-    order = Replay(of, (), ("f",), "/q", (unit,))
-    (planned,) = replay_units(order, look(table), "partitions")
-    plan = make_plan(look(table), run_id, {})
-    plan = replace(plan, units=(planned,), task=replace(plan.task, replay=order))
-    staged = staged_output([stage(plan, unit, ids)])
-    added = ManifestUnit(unit, planned.key, len(ids), planned.beside)
-    manifest = replace(make_manifest(plan, [added]), replays=of)
-    manifests.write(table, manifest)
     return commit(plan, staged, manifest, is_live=is_live)
 
 
@@ -147,7 +123,7 @@ def test_a_unit_that_was_emptied_under_two_models_is_not_scored_again(table):
 
 def test_of_two_runs_in_a_unit_one_loses_all_its_rows(table):
     publish_run(table, "r1", {D1: "k1"}, rows=1)
-    replay(table, "r2", "r1", D1, [7, 8])
+    replay_run(table, "r2", "r1", D1, [7, 8])
     forget(table, [{"id": "0"}])
     assert look(table).units[D1].runs == (("r2", 2),)
     assert live(table, {D1: "k1"}) == {D1: True}
@@ -192,7 +168,7 @@ def test_two_runs_in_one_unit(table):
 def test_a_replay_after_rows_were_forgotten_leaves_the_unit_published(table):
     publish_run(table, "r1", {D1: "k1"}, rows=99)
     forget(table, [{"id": "1"}])
-    replay(table, "r2", "r1", D1, [200])
+    replay_run(table, "r2", "r1", D1, [200])
     assert look(table).units[D1].runs == (("r1", 98), ("r2", 1))
     assert live(table, {D1: "k1"}) == {D1: True}
     assert publish_run(table, "r3", {D1: "k1"}, rows=99).version == -1

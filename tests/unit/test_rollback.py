@@ -24,7 +24,7 @@ from batchscore.rollback import rollback
 from batchscore.tables import open_table
 from tests.factories import values
 from tests.factories.delta import commit_by_hand, set_properties
-from tests.factories.staging import day, live_units, look, make_plan, offer, publish_run, stage
+from tests.factories.staging import day, live_units, look, make_plan, offer, publish_run, replay_run, stage
 
 D1, D2, D3 = day("2026-01-01"), day("2026-01-02"), day("2026-01-03")
 BOTH = {D1: "k1", D2: "k2"}
@@ -325,6 +325,15 @@ def test_what_was_rolled_back_is_withdrawn_while_the_unit_stays_so(table):
     publish_run(table, "r4", {D1: "m1"})  # new content, then the old one is not withdrawn any more
     assert withdrawal_of(look(table), D1, "n1") is None
     assert withdrawal_of(look(table), D3, "n3") is not None
+
+
+def test_a_replay_that_was_rolled_back_can_be_asked_for_again(table):
+    publish_run(table, "r1", {D1: "k1"})
+    replay_run(table, "r2", "r1", D1, [7])
+    rollback(table, "r1")
+    assert replay_run(table, "r3", "r1", D1, [7]).version == 3
+    assert [row[::2] for row in rows_of(table)] == [("r1", 0), ("r1", 1), ("r3", 7)]
+    assert live_units(table, {D1: "k1"}) == {D1: True}
 
 
 def test_all_runs_since_are_withdrawn(table):
