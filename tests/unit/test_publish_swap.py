@@ -656,6 +656,19 @@ def test_an_optimize_after_appends_keeps_them_live(table):
     assert live_units(table, {D1: "k2"}, "append") == {D1: True}
 
 
+@only_delta
+def test_a_damaged_file_that_statistics_do_not_prove_is_foreign(table):
+    publish_run(table, "r1", {D1: "k1"})
+    publish_run(table, "r2", {D1: "k2"}, mode="append")
+    DeltaTable(table).optimize.compact()
+    (path,) = [file.path for file in open_table(table).files]
+    data = (Path(table) / path).read_bytes()
+    assert look(table).units[D1].runs == (("r1", 2), ("r2", 2))
+    for damaged in (b"", b"PAR1", data[: len(data) // 2], data[:4] + bytes(len(data) - 12) + data[-8:]):
+        (Path(table) / path).write_bytes(damaged)
+        assert (look(table).units[D1].runs, look(table).units[D1].foreign_files) == ((), 1)
+
+
 def test_replace_replaces_the_whole_table(table):
     publish_run(table, "r1", {**BOTH, D3: "k3"})
     publish_run(table, "r2", {D1: "n1"}, mode="replace")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import get_type_hints
 
 import pytest
+from deltalake import DeltaTable
 
 from batchscore import amendments, manifests, record
 from batchscore.arrow.filesystem import make_folder, open_filesystem
@@ -28,6 +29,7 @@ from batchscore.publish import commit, discard_run, fence, prepare
 from batchscore.record import ledger_uri
 from batchscore.retain.merging import merge
 from batchscore.rollback import rollback
+from batchscore.s3 import delta_options
 from batchscore.tables import open_table
 from tests.factories.staging import day, live_units, look, make_plan, offer, publish_run, stage
 from tests.object_store import LATE_SECONDS
@@ -367,6 +369,20 @@ def test_reading_and_looking_at_a_dead_store_is_unavailable(table, store):
             with pytest.raises(UnavailableError):
                 act()
             assert time.monotonic() - started < DEAD_SECONDS
+
+
+@pytest.mark.parametrize("kind", ["error", "slow_down"])
+def test_a_file_of_several_runs_that_is_not_given_is_no_foreign_one(bucket, store, kind):
+    """No statistics tell whose rows it holds: an OPTIMIZE has merged them."""
+    table = f"s3://{bucket}/predictions/delta"
+    for run in ("r1", "r2"):
+        publish_run(table, run, {D1: run}, mode="append")
+    DeltaTable(table, storage_options=delta_options(table)).optimize.compact()
+    assert look(table).units[D1].runs == (("r1", 2), ("r2", 2))
+    with store.failing(kind, r"GET \S+\.parquet"), pytest.raises(UnavailableError):
+        look(table)
+    with store.failing(kind, r"GET \S+\.parquet", times=1):
+        assert look(table).units[D1].foreign_files == 0
 
 
 def test_permission_taken_away_is_no_matter_of_trying_again(table, store):
