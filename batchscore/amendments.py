@@ -1,7 +1,7 @@
 """What rollbacks and erasures changed of a table, as files under it: ``_batchscore/rollbacks`` and ``forgotten``.
 
 Each is written before the commit that it belongs to. Nobody has to know whether that commit landed: a record counts
-only while the table's own files say what it says.
+only while the table's own files say what it says. A rollback's notes afterwards that it did, for what undoes it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import getpass
 import json
 import logging
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -161,6 +161,7 @@ def _rollback(facts: Mapping[str, Any]) -> Rollback:
             )
             for unit in facts["units"]
         ),
+        version=int(facts.get("version", -1)),
     )
 
 
@@ -245,29 +246,48 @@ def _undone(erasure: _Erasure, rows: Mapping[str, int], state: UnitState) -> dic
 def withdrawals(
     records: Iterable[Rollback], units: Mapping[UnitValues, UnitState], forgotten: Forgotten
 ) -> dict[UnitValues, tuple[Withdrawal, ...]]:
-    """What rollbacks took back of units that still are as the rollback made them.
+    """What rollbacks took back of units that still are as the rollback made them; one that was undone took nothing.
 
     Args:
         records: rollbacks, landed or not.
         units: states of the units that have active files.
         forgotten: rows that are missing on purpose change no unit.
     """
-    found: dict[UnitValues, list[Withdrawal]] = {}
+    named: dict[UnitValues, list[tuple[Rollback, WithdrawnUnit]]] = {}
     for record in records:
         for unit in record.units:
-            now = units.get(unit.values, UnitState())
-            if forgotten.as_published(unit.values, now) != forgotten.as_published(unit.values, unit.after):
-                continue
-            found.setdefault(unit.values, []).extend(
-                Withdrawal(
-                    run_id=content.run_id,
-                    key=content.key,
-                    source_key=content.source_key,
-                    rollback_id=record.rollback_id,
-                    to_run=record.to_run,
-                    at=record.created_at,
-                    by=record.by,
-                )
-                for content in unit.contents
+            named.setdefault(unit.values, []).append((record, unit))
+    found: dict[UnitValues, tuple[Withdrawal, ...]] = {}
+    for values, rolled_back in named.items():
+        now = forgotten.as_published(values, units.get(values, UnitState()))
+        taken = [
+            Withdrawal(
+                run_id=content.run_id,
+                key=content.key,
+                source_key=content.source_key,
+                rollback_id=record.rollback_id,
+                to_run=record.to_run,
+                at=record.created_at,
+                by=record.by,
             )
-    return {values: tuple(items) for values, items in found.items()}
+            for record, unit in _standing(rolled_back)
+            if forgotten.as_published(values, unit.after) == now
+            for content in unit.contents
+        ]
+        if taken:
+            found[values] = tuple(taken)
+    return found
+
+
+def _standing(rolled_back: Iterable[tuple[Rollback, WithdrawnUnit]]) -> Iterator[tuple[Rollback, WithdrawnUnit]]:
+    """Of the rollbacks that changed a unit those that no later one undid, by going back to a version from before them.
+
+    One that is not known to have landed undoes nothing, and stands: the unit's state tells whether it counts.
+    """
+    back_to: int | None = None
+    for record, unit in sorted(rolled_back, key=lambda item: item[0].version, reverse=True):
+        if record.version < 0:
+            yield record, unit
+        elif back_to is None or record.version <= back_to:
+            back_to = record.to_version
+            yield record, unit

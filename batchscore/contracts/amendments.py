@@ -36,7 +36,8 @@ class WithdrawnUnit:
 class Rollback:
     """One rollback: readers see version ``to_version``, which run ``to_run`` made, instead of ``from_version``.
 
-    ``created_at`` is ISO 8601 in UTC, ``by`` the user and the machine.
+    ``created_at`` is ISO 8601 in UTC, ``by`` the user and the machine. ``version`` is the one that holds it, -1 where
+    nobody noted that its commit landed.
     """
 
     rollback_id: str
@@ -46,6 +47,7 @@ class Rollback:
     to_version: int
     from_version: int
     units: tuple[WithdrawnUnit, ...]
+    version: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow.fs as pafs
 
@@ -31,6 +32,8 @@ from batchscore.publish.horizon import Reach, forgotten_files, given_up, reachab
 from batchscore.publish.landing import Tried, outcome_of
 from batchscore.publish.swap import MAX_ATTEMPTS, backoff
 from batchscore.tables import Table, TableVersion
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +141,21 @@ def roll_back(
         version = _commit(look, record)
         if version is not None:
             _read_back(look, version)
+            _note_landed(plan.table, replace(record, version=version))
             tables.checkpoint(plan.table, version, look.table.format)
             return version
         sleep(backoff(attempt))
     raise UnavailableError(
         f"the table could not be rolled back: other commits came first {max_attempts} times", hint="try again"
     )
+
+
+def _note_landed(uri: str, record: Rollback) -> None:
+    """A record that cannot be told so stands for as long as the units are as it says."""
+    try:
+        amendments.write(uri, record)
+    except UnavailableError as error:
+        _LOG.warning("the record of rollback %s could not be completed: %s", record.rollback_id, error.found)
 
 
 def _look(uri: str, run_id: str) -> _Look:

@@ -348,6 +348,51 @@ def test_all_runs_since_are_withdrawn(table):
     assert withdrawal_of(look(table), D1, "a").run_id == "r1"
 
 
+def test_a_rollback_that_was_undone_takes_nothing_back(tmp_path):
+    table = str(tmp_path / "delta")
+    publish_run(table, "r1", {D1: "k1"})
+    publish_run(table, "r2", {D2: "k2"})
+    rollback(table, "r1")
+    assert withdrawal_of(look(table), D2, "k2") is not None
+    rollback(table, "r2")
+    DeltaTable(table).delete("ds = '2026-01-02'")  # the unit is as the first rollback left it, and not by it
+    assert D2 not in look(table).units
+    assert withdrawal_of(look(table), D2, "k2") is None
+    assert publish_run(table, "r3", {D2: "k2"}).version == 5
+
+
+def test_a_rollback_to_behind_another_one_leaves_it_standing(table):
+    publish_run(table, "r1", {D1: "k1"})
+    publish_run(table, "r2", {D1: "k2"})
+    rollback(table, "r1")
+    publish_run(table, "r5", {D2: "k5"})
+    publish_run(table, "r6", {D1: "k6"})
+    rollback(table, "r5")
+    assert withdrawal_of(look(table), D1, "k2") is not None
+    assert withdrawal_of(look(table), D1, "k6") is not None
+
+
+def test_a_rollback_that_does_not_change_a_unit_undoes_nothing_of_it(table):
+    publish_run(table, "r1", BOTH)
+    publish_run(table, "r2", {D1: "k2"})
+    rollback(table, "r1")
+    publish_run(table, "r3", {D2: "k3"})
+    rollback(table, "r1")
+    assert withdrawal_of(look(table), D1, "k2") is not None
+    assert withdrawal_of(look(table), D2, "k3") is not None
+
+
+def test_a_rollback_that_never_landed_undoes_none(table):
+    publish_run(table, "r1", {D1: "k1"})
+    publish_run(table, "r2", {D1: "k2"})
+    rollback(table, "r1")
+    (record_of_it,) = amendments.rollbacks(table)
+    assert record_of_it.version == 2
+    killed = replace(record_of_it, rollback_id="9", to_run="r2", to_version=1, from_version=2, version=-1)
+    amendments.write(table, killed)
+    assert withdrawal_of(look(table), D1, "k2") is not None
+
+
 def test_a_record_whose_commit_never_landed_counts_for_nothing(table):
     publish_run(table, "r1", BOTH)
     publish_run(table, "r2", {D1: "n1"})
