@@ -177,6 +177,7 @@ def _forgetting(facts: Mapping[str, Any]) -> Forgetting:
             for unit in facts["units"]
         ),
         files=tuple(str(path) for path in facts["files"]),
+        from_version=int(facts.get("from_version", -1)),
     )
 
 
@@ -196,12 +197,12 @@ class Forgotten:
     """What erasures took from units, to tell a unit that lost forgotten rows from one that was changed.
 
     Args:
-        records: erasures, oldest first, landed or not: one that did not land leaves rows that no unit has.
+        records: erasures, landed or not: one that did not land leaves rows that no unit has.
     """
 
     def __init__(self, records: Iterable[Forgetting]) -> None:
         self._erasures: dict[UnitValues, list[_Erasure]] = {}  # newest first
-        for record in reversed(tuple(records)):
+        for record in reversed(sorted(records, key=lambda record: (record.from_version, record.created_at))):
             found: dict[UnitValues, _Erasure] = {}
             for unit in record.units:
                 found.setdefault(unit.values, {})[unit.run_id] = (unit.rows_before, unit.rows_left)

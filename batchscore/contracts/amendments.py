@@ -69,7 +69,9 @@ class Forgetting:
     """One erasure; it says nothing of whose rows they were.
 
     ``files`` are the data files, relative to the table's root, that held them: no version that has one of these may
-    become the table again. ``created_at`` is ISO 8601 in UTC, ``by`` the user and the machine.
+    become the table again. ``created_at`` is ISO 8601 in UTC, ``by`` the user and the machine. ``from_version`` is what
+    its commit was to follow: erasures are told in the order of the table's versions, not of clocks; -1 in records of
+    earlier releases.
     """
 
     forget_id: str
@@ -77,3 +79,4 @@ class Forgetting:
     by: str
     units: tuple[ForgottenUnit, ...]
     files: tuple[str, ...]
+    from_version: int = -1

@@ -309,6 +309,7 @@ def _record(look: _Look, order: Order) -> Forgetting:
             for run, rows in sorted(before[values].items())
         ),
         files=tuple(sorted({*look.active, *look.older})),
+        from_version=look.table.version,
     )
 
 

@@ -121,6 +121,17 @@ def test_a_unit_that_was_emptied_under_two_models_is_not_scored_again(table):
     assert live(table, {D1: "k1"}) == {D1: False}
 
 
+def test_the_clocks_of_erasures_decide_nothing(table):
+    for run, key in (("r1", "k1"), ("r2", "n1")):
+        publish_run(table, run, {D1: key, D2: "k2"}, rows=1)
+        forget(table, [{"id": "0", "ds": "2026-01-01"}])
+    first, second = sorted(amendments.forgettings(table), key=lambda record: record.from_version)
+    assert (first.from_version, second.from_version) == (0, 2)
+    for record_of_it, at in ((first, "2026-01-02"), (second, "2026-01-01")):
+        amendments.write(table, replace(record_of_it, created_at=at))
+    assert live(table, {D1: "n1"}) == {D1: True}
+
+
 def test_of_two_runs_in_a_unit_one_loses_all_its_rows(table):
     publish_run(table, "r1", {D1: "k1"}, rows=1)
     replay_run(table, "r2", "r1", D1, [7, 8])
