@@ -202,7 +202,7 @@ class Forgotten:
 
     def __init__(self, records: Iterable[Forgetting]) -> None:
         self._erasures: dict[UnitValues, list[_Erasure]] = {}  # newest first
-        for record in reversed(sorted(records, key=lambda record: (record.from_version, record.created_at))):
+        for record in sorted(records, key=lambda record: (record.from_version, record.created_at), reverse=True):
             found: dict[UnitValues, _Erasure] = {}
             for unit in record.units:
                 found.setdefault(unit.values, {})[unit.run_id] = (unit.rows_before, unit.rows_left)
