@@ -1,7 +1,7 @@
 """What rollbacks and erasures changed of a table, as files under it: ``_batchscore/rollbacks`` and ``forgotten``.
 
 Each is written before the commit that it belongs to. Nobody has to know whether that commit landed: a record counts
-only while the table's own files say what it says.
+only while the table's own files say what it says. A rollback's notes afterwards that it did, for what undoes it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import getpass
 import json
 import logging
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow.fs as pafs
 
@@ -38,6 +38,8 @@ ROLLBACK_KEY = "batchscore.rollback"
 FORGOTTEN_KEY = "batchscore.forgotten"
 HORIZON_KEY = "batchscore.horizon"
 FORMAT_VERSION = 1
+
+_Erasure: TypeAlias = dict[str, tuple[int, int]]  # by run: the unit's rows before, and those left
 
 _LOG = logging.getLogger(__name__)
 
@@ -159,6 +161,7 @@ def _rollback(facts: Mapping[str, Any]) -> Rollback:
             )
             for unit in facts["units"]
         ),
+        version=int(facts.get("version", -1)),
     )
 
 
@@ -174,6 +177,7 @@ def _forgetting(facts: Mapping[str, Any]) -> Forgetting:
             for unit in facts["units"]
         ),
         files=tuple(str(path) for path in facts["files"]),
+        from_version=int(facts.get("from_version", -1)),
     )
 
 
@@ -197,63 +201,94 @@ class Forgotten:
     """
 
     def __init__(self, records: Iterable[Forgetting]) -> None:
-        self._before: dict[tuple[UnitValues, str, int], int] = {}
-        self._emptied: dict[UnitValues, dict[str, int]] = {}
-        for record in records:
+        self._erasures: dict[UnitValues, list[_Erasure]] = {}  # newest first
+        for record in sorted(records, key=lambda record: (record.from_version, record.created_at), reverse=True):
+            found: dict[UnitValues, _Erasure] = {}
             for unit in record.units:
-                self._before[unit.values, unit.run_id, unit.rows_left] = unit.rows_before
-                if not unit.rows_left:
-                    self._emptied.setdefault(unit.values, {})[unit.run_id] = unit.rows_before
+                found.setdefault(unit.values, {})[unit.run_id] = (unit.rows_before, unit.rows_left)
+            for values, erasure in found.items():
+                self._erasures.setdefault(values, []).append(erasure)
 
     def as_published(self, values: UnitValues, state: UnitState) -> UnitState:
-        """The unit's state as if nothing had been forgotten."""
-        runs = {run: self._rows(values, run, rows) for run, rows in state.runs}
-        if not runs and not state.foreign_files:
-            runs = {run: self._rows(values, run, rows) for run, rows in self._emptied.get(values, {}).items()}
-        return UnitState(tuple(sorted(runs.items())), state.foreign_files, state.foreign_stamp, state.vectors)
+        """The unit's state as if nothing had been forgotten: each erasure that led to it is undone, newest first."""
+        rows, left = dict(state.runs), list(self._erasures.get(values, ()))
+        while left:
+            undone = ((place, _undone(erasure, rows, state)) for place, erasure in enumerate(left))
+            place, before = next(((place, before) for place, before in undone if before), (-1, {}))
+            if not before:
+                break
+            rows |= before
+            del left[place]
+        return UnitState(tuple(sorted(rows.items())), state.foreign_files, state.foreign_stamp, state.vectors)
 
     def changed(self, units: Mapping[UnitValues, UnitState]) -> dict[UnitValues, UnitState]:
         """Those units that lost forgotten rows, as they were published; emptied ones are among them."""
         nothing = UnitState()
-        touched = {values for values, _, _ in self._before}
-        states = {values: units.get(values, nothing) for values in touched}
+        states = {values: units.get(values, nothing) for values in self._erasures}
         found = {values: self.as_published(values, state) for values, state in states.items()}
         return {values: state for values, state in found.items() if state != states[values]}
 
-    def _rows(self, values: UnitValues, run: str, rows: int) -> int:
-        seen = set()
-        while (values, run, rows) in self._before and rows not in seen:
-            seen.add(rows)
-            rows = self._before[values, run, rows]
-        return rows
+
+def _undone(erasure: _Erasure, rows: Mapping[str, int], state: UnitState) -> dict[str, int]:
+    """Rows of the runs that lost some by this erasure, as before it; {} where it did not lead to ``rows``.
+
+    A run of which nothing is left is told by what the erasure left beside it, or by nothing else being there.
+    """
+    kept = {run: left for run, (_, left) in erasure.items() if left}
+    same = {run for run, left in kept.items() if rows.get(run) == left}
+    whole = same == set(kept) and (bool(kept) or not (rows or state.foreign_files))
+    return {
+        run: before
+        for run, (before, left) in erasure.items()
+        if before != left and (run in same or (not left and whole and run not in rows))
+    }
 
 
 def withdrawals(
     records: Iterable[Rollback], units: Mapping[UnitValues, UnitState], forgotten: Forgotten
 ) -> dict[UnitValues, tuple[Withdrawal, ...]]:
-    """What rollbacks took back of units that still are as the rollback made them.
+    """What rollbacks took back of units that still are as the rollback made them; one that was undone took nothing.
 
     Args:
         records: rollbacks, landed or not.
         units: states of the units that have active files.
         forgotten: rows that are missing on purpose change no unit.
     """
-    found: dict[UnitValues, list[Withdrawal]] = {}
+    named: dict[UnitValues, list[tuple[Rollback, WithdrawnUnit]]] = {}
     for record in records:
         for unit in record.units:
-            now = units.get(unit.values, UnitState())
-            if forgotten.as_published(unit.values, now) != forgotten.as_published(unit.values, unit.after):
-                continue
-            found.setdefault(unit.values, []).extend(
-                Withdrawal(
-                    run_id=content.run_id,
-                    key=content.key,
-                    source_key=content.source_key,
-                    rollback_id=record.rollback_id,
-                    to_run=record.to_run,
-                    at=record.created_at,
-                    by=record.by,
-                )
-                for content in unit.contents
+            named.setdefault(unit.values, []).append((record, unit))
+    found: dict[UnitValues, tuple[Withdrawal, ...]] = {}
+    for values, rolled_back in named.items():
+        now = forgotten.as_published(values, units.get(values, UnitState()))
+        taken = [
+            Withdrawal(
+                run_id=content.run_id,
+                key=content.key,
+                source_key=content.source_key,
+                rollback_id=record.rollback_id,
+                to_run=record.to_run,
+                at=record.created_at,
+                by=record.by,
             )
-    return {values: tuple(items) for values, items in found.items()}
+            for record, unit in _standing(rolled_back)
+            if forgotten.as_published(values, unit.after) == now
+            for content in unit.contents
+        ]
+        if taken:
+            found[values] = tuple(taken)
+    return found
+
+
+def _standing(rolled_back: Iterable[tuple[Rollback, WithdrawnUnit]]) -> Iterator[tuple[Rollback, WithdrawnUnit]]:
+    """Of the rollbacks that changed a unit those that no later one undid, by going back to a version from before them.
+
+    One that is not known to have landed undoes nothing, and stands: the unit's state tells whether it counts.
+    """
+    back_to: int | None = None
+    for record, unit in sorted(rolled_back, key=lambda item: item[0].version, reverse=True):
+        if record.version < 0:
+            yield record, unit
+        elif back_to is None or record.version <= back_to:
+            back_to = record.to_version
+            yield record, unit

@@ -10,8 +10,8 @@ import pyarrow.fs as pafs
 from deltalake.exceptions import DeltaError
 
 from batchscore import s3
+from batchscore.arrow.damage import is_of_store
 from batchscore.arrow.filesystem import open_filesystem
-from batchscore.arrow.snapshot import is_of_store
 from batchscore.errors import BatchscoreError, InputError, SettingsError, UnavailableError
 
 Role: TypeAlias = Literal["input", "output"]

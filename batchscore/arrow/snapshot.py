@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from batchscore import s3
-from batchscore.arrow.damage import panics_as_errors
+from batchscore.arrow.damage import is_of_store, panics_as_errors
 from batchscore.arrow.filesystem import open_filesystem, refuse_credentials, storing
 from batchscore.arrow.layout import partition_value
 from batchscore.arrow.values import table_of
@@ -28,6 +29,7 @@ from batchscore.errors import InputError, SettingsError
 
 LOG_FOLDER = "_delta_log"
 UNUSABLE = "%[]"
+READ_BYTES = 8 << 20  # held at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +115,6 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable | None:
         ) from error
 
 
-def is_of_store(error: Exception) -> bool:
-    """Whether an error of delta-rs comes from the object store and says nothing of the log."""
-    return "Generic S3 error" in str(error) or "Error performing" in str(error)
-
-
 def _has_log(uri: str) -> bool:
     filesystem, root = open_filesystem(uri)
     with storing(f"the table at {uri} could not be reached"):
@@ -198,19 +195,41 @@ def _run_statistics(actions: pa.Table, name: str) -> list[str | int | None]:
 
 
 def _counted_runs(uri: str, path: str) -> tuple[tuple[str, int], ...]:
-    """Rows of each run in one file; () when a row has none, or the file cannot be read or is not of the table."""
+    """Rows of each run in one file; () when a row has none, or the file is damaged, gone or not of the table."""
     if ".." in path.split("/"):
         return ()
     filesystem, root = open_filesystem(uri)
+    column: pa.ChunkedArray | None = None
     try:
-        with filesystem.open_input_file(f"{root}/{path}") as file:
-            column = pq.ParquetFile(file).read(columns=[RUN_COLUMN]).column(RUN_COLUMN)
-    except (OSError, KeyError, ValueError, pa.ArrowException):  # a clone's absolute path, an older file, damage
-        return ()
-    counted = pc.value_counts(column.combine_chunks()).to_pylist()
+        column = _run_column(filesystem, f"{root}/{path}")
+    except OSError:  # Arrow's for some damage, too: of a damaged file the bytes can be read
+        with storing(f"{path} of the table at {uri} could not be read"):
+            _read_through(filesystem, f"{root}/{path}")
+        with suppress(OSError):
+            column = _run_column(filesystem, f"{root}/{path}")
+    counted = [] if column is None else pc.value_counts(column.combine_chunks()).to_pylist()
     if any(entry["values"] is None for entry in counted):
         return ()
     return tuple(sorted((str(entry["values"]), int(entry["counts"])) for entry in counted))
+
+
+def _run_column(filesystem: pafs.FileSystem, path: str) -> pa.ChunkedArray | None:
+    """The column of run ids; None where there is none: a clone's absolute path, an older file, damage.
+
+    Raises:
+        OSError: storage does not answer, or the file is damaged.
+    """
+    try:
+        with filesystem.open_input_file(path) as file:
+            return pq.ParquetFile(file).read(columns=[RUN_COLUMN]).column(RUN_COLUMN)
+    except (FileNotFoundError, KeyError, ValueError, pa.ArrowException):
+        return None
+
+
+def _read_through(filesystem: pafs.FileSystem, path: str) -> None:
+    with filesystem.open_input_stream(path) as stream:
+        while stream.read(READ_BYTES):
+            pass
 
 
 def kept_rows(table: DeltaTable) -> dict[str, bytes]:

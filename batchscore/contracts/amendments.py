@@ -36,7 +36,8 @@ class WithdrawnUnit:
 class Rollback:
     """One rollback: readers see version ``to_version``, which run ``to_run`` made, instead of ``from_version``.
 
-    ``created_at`` is ISO 8601 in UTC, ``by`` the user and the machine.
+    ``created_at`` is ISO 8601 in UTC, ``by`` the user and the machine. ``version`` is the one that holds it, -1 where
+    nobody noted that its commit landed.
     """
 
     rollback_id: str
@@ -46,11 +47,16 @@ class Rollback:
     to_version: int
     from_version: int
     units: tuple[WithdrawnUnit, ...]
+    version: int = -1
 
 
 @dataclass(frozen=True, slots=True)
 class ForgottenUnit:
-    """How many rows of one run a unit held before some were forgotten, and after."""
+    """How many rows of one run a unit held before some were forgotten, and after.
+
+    A unit that lost rows has one for each of its runs: what is left beside a run that lost all of its rows tells an
+    erasure from a later run in its place.
+    """
 
     values: UnitValues
     run_id: str
@@ -63,7 +69,9 @@ class Forgetting:
     """One erasure; it says nothing of whose rows they were.
 
     ``files`` are the data files, relative to the table's root, that held them: no version that has one of these may
-    become the table again. ``created_at`` is ISO 8601 in UTC, ``by`` the user and the machine.
+    become the table again. ``created_at`` is ISO 8601 in UTC, ``by`` the user and the machine. ``from_version`` is what
+    its commit was to follow: erasures are told in the order of the table's versions, not of clocks; -1 in records of
+    earlier releases.
     """
 
     forget_id: str
@@ -71,3 +79,4 @@ class Forgetting:
     by: str
     units: tuple[ForgottenUnit, ...]
     files: tuple[str, ...]
+    from_version: int = -1

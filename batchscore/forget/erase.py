@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from batchscore import amendments, publish, tables
+from batchscore import amendments, publish, s3, tables
 from batchscore.arrow.snapshot import ActiveFile
 from batchscore.contracts import Forgetting, ForgottenUnit, StagedFile, UnitValues
 from batchscore.errors import BatchscoreError, UnavailableError, listed
@@ -187,15 +187,17 @@ class Eraser:
         )
         try:
             look.table.write(change)
+        except BatchscoreError:
+            self._undo(written, record)
+            raise
         except Exception as error:  # stores raise many types, some of them after the version landed
-            version = self._outcome(look, error)
-            if version is None:
+            landed = self._outcome(look, error)
+            if landed.version is None:
                 self._undo(written, record)
-                if isinstance(error, BatchscoreError):
-                    raise
-                self._refuse_unmoved(look, error)
+                if not landed.came_first:
+                    raise _not_committed(error) from error
                 return None
-            _LOG.warning("the erasure landed as version %d and then failed: %s", version, error)
+            version = landed.version
         else:
             version = look.table.version + 1
         _read_back(look, written, version)
@@ -218,28 +220,31 @@ class Eraser:
         if self._recorded:
             amendments.remove(self._uri, record)
 
-    def _outcome(self, look: _Look, error: Exception) -> int | None:
-        """The version that landed although the commit raised; None where none did."""
-        if isinstance(error, BatchscoreError):
-            return None
-        table = tables.open_table(self._uri)
-        return None if table is None else self._landed(table, look.table.version)
-
-    def _refuse_unmoved(self, look: _Look, error: Exception) -> None:
-        """Where no other commit came first, storage refused this one."""
-        table = tables.open_table(self._uri)
-        if table is None or table.version <= look.table.version:
-            raise UnavailableError(
-                "the erasure could not be committed; the table is as it was",
-                found=str(error).splitlines()[0] if str(error) else type(error).__name__,
-                hint="check space and write permission of the table, then try again",
-            ) from error
+    def _outcome(self, look: _Look, error: Exception) -> publish.Outcome:
+        """What an exception from the commit meant."""
+        since = look.table.version
+        tried = publish.Tried(
+            uri=self._uri,
+            commit_id=self._order.forget_id,
+            what="the erasure",
+            since=since,
+            landed=lambda table: self._landed(table, since),
+        )
+        return publish.outcome_of(tried, error)
 
     def _landed(self, table: Table, since: int) -> int | None:
         newer = table.version - since
         commits = table.versions(newer) if newer > 0 else ()
         mine = self._order.forget_id
         return next((item.version for item in commits if item.metadata.get(amendments.FORGOTTEN_KEY) == mine), None)
+
+
+def _not_committed(error: Exception) -> UnavailableError:
+    return UnavailableError(
+        "the erasure could not be committed; the table is as it was",
+        found=s3.said(error),
+        hint="check space and write permission of the table, then try again",
+    )
 
 
 def _erasure(look: _Look, version: int = -1) -> Erasure:
@@ -288,21 +293,23 @@ def _superseded_at(look: _Look, files: Mapping[str, Hits]) -> dt.datetime:
 
 def _record(look: _Look, order: Order) -> Forgetting:
     """Counts alone; where a file does not tell the runs of its rows, there is nothing that liveness could go by."""
-    before = {(values, run): rows for values, state in look.table.units.items() for run, rows in state.runs}
     erased: dict[tuple[UnitValues, str], int] = defaultdict(int)
     for file in look.hit:
         for run, rows in look.active[file.path].by_run.items():
             erased[file.unit, run] += rows
+    before = {values: dict(state.runs) for values, state in look.table.units.items()}
+    hit = {values for values, run in erased if run in before[values]}
     return Forgetting(
         forget_id=order.forget_id,
         created_at=order.created_at,
         by=order.by,
         units=tuple(
-            ForgottenUnit(values, run, before[values, run], before[values, run] - rows)
-            for (values, run), rows in sorted(erased.items(), key=str)
-            if (values, run) in before
+            ForgottenUnit(values, run, rows, rows - erased.get((values, run), 0))
+            for values in sorted(hit, key=str)
+            for run, rows in sorted(before[values].items())
         ),
         files=tuple(sorted({*look.active, *look.older})),
+        from_version=look.table.version,
     )
 
 

@@ -16,6 +16,7 @@ from batchscore.arrow.snapshot import ActiveFile
 from batchscore.arrow.splits import constant
 from batchscore.arrow.values import array_of
 from batchscore.contracts import RUN_COLUMN, Schema, StagedFile, UnitValues
+from batchscore.errors import InputError
 from batchscore.forget.keys import Keys, as_table_type
 from batchscore.rewriting import Files, Writer
 
@@ -75,7 +76,7 @@ class Searcher:
         values = dict(unit_of_path(path) if unit is None else unit)
         rows, runs, keys = 0, Counter[str](), set[int]()
         for batch in self._files.batches(path, (*self._keys.names, RUN_COLUMN)):
-            places = self._places(batch, values)
+            places = self._places(path, batch, values)
             at = np.flatnonzero(places >= 0)
             if not len(at):
                 continue
@@ -84,8 +85,15 @@ class Searcher:
             runs.update(_runs(batch.filter(array_of(places >= 0, pa.bool_()))))
         return Hits(rows, dict(runs), frozenset(keys)) if rows else NO_HITS
 
-    def _places(self, batch: pa.RecordBatch, values: Mapping[str, str | None]) -> np.ndarray:
-        return self._keys.places([self._column(batch, name, values) for name in self._keys.names])
+    def _places(self, path: str, batch: pa.RecordBatch, values: Mapping[str, str | None]) -> np.ndarray:
+        try:
+            return self._keys.places([self._column(batch, name, values) for name in self._keys.names])
+        except (pa.ArrowException, ValueError) as error:
+            raise InputError(
+                f"the keys of {path} cannot be compared with the table's; nothing was changed",
+                found=error,
+                hint="a file of an older version may hold another type: `batchscore retain` gives old versions up",
+            ) from error
 
     def _column(self, batch: pa.RecordBatch, name: str, values: Mapping[str, str | None]) -> pa.Array:
         kind = self._types[name]
@@ -104,7 +112,7 @@ class Searcher:
         values = dict(file.unit)
         try:
             for batch in self._files.batches(file.path):
-                kept = batch.filter(array_of(self._places(batch, values) < 0, pa.bool_()))
+                kept = batch.filter(array_of(self._places(file.path, batch, values) < 0, pa.bool_()))
                 if kept.num_rows:
                     writer = writer or self._files.writer(file.path, name, kept.schema)
                     writer.write(kept)

@@ -131,7 +131,28 @@ def _typed(name: str, texts: Sequence[str], types: Mapping[str, str]) -> pa.Arra
 
 
 def as_table_type(column: pa.Array, kind: str) -> pa.Array:
-    """A file's column as the table has it: plain, and of the table's type."""
+    """A file's column as the table has it: plain, and of the table's type.
+
+    A file of an older version, or of nobody's, may hold another type. Where that cannot become the table's as a whole,
+    each value is read as text; one that is no value of the table's type is none of its keys, and becomes null.
+
+    Raises:
+        pa.ArrowException: the values have no text: the file cannot be searched.
+    """
     if isinstance(column, pa.DictionaryArray):
         column = column.dictionary_decode()
-    return column.cast(to_arrow(kind))
+    wanted = to_arrow(kind)
+    try:
+        return column.cast(wanted)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        distinct = column.cast(pa.string()).dictionary_encode()
+    known = [_value_of(text, kind) for text in distinct.dictionary.to_pylist()]
+    return pa.concat_arrays(known).take(distinct.indices) if known else pa.nulls(len(column), wanted)
+
+
+def _value_of(text: str, kind: str) -> pa.Array:
+    """One value as the table has it, as an array; null where the text is none of its type."""
+    try:
+        return typed_array([text], kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError):
+        return pa.nulls(1, to_arrow(kind))

@@ -27,7 +27,9 @@ def _planned(replay: Replay, values: UnitValues, target: TargetState, mode: Mode
         other = target.manifests.get(run)
         if other is not None and other.replays == replay.run_id:
             return PlannedUnit(values, unit.key, "live", f"replayed already by run {run}", -1, 0, state)
-    if not is_live(target.as_published(values), unit.key, values, target.manifests, mode):
+    # Rows that are forgotten since still count as published: what the manifest says beside its own is compared so, too.
+    published = target.as_published(values)
+    if not is_live(published, unit.key, values, target.manifests, mode):
         return PlannedUnit(values, unit.key, "live", f"changed since run {replay.run_id} published it", -1, 0, state)
     reason = f"replay of what run {replay.run_id} left out"
-    return PlannedUnit(values, unit.key, "score", reason, -1, 0, state, beside=state.runs)
+    return PlannedUnit(values, unit.key, "score", reason, -1, 0, state, beside=published.runs)

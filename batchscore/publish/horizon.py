@@ -15,6 +15,8 @@ from batchscore.errors import InputError, SettingsError, UnavailableError
 from batchscore.publish.features import refusal
 from batchscore.tables import PastVersion, Table, TableVersion, open_table
 
+VERSION_DIGITS = 18  # more are no version: damage
+
 
 @dataclass(frozen=True, slots=True)
 class Reach:
@@ -75,7 +77,7 @@ def _utc(moment: dt.datetime | None) -> dt.datetime | None:
 def given_up(commits: Iterable[TableVersion]) -> int:
     """The oldest version that no retention has given up; older ones may lose files at any time."""
     texts = (commit.metadata.get(amendments.HORIZON_KEY, "") for commit in commits)
-    return max((int(text) for text in texts if text.isdigit()), default=0)
+    return max((int(text) for text in texts if text.isdecimal() and len(text) <= VERSION_DIGITS), default=0)
 
 
 def forgotten_files(uri: str) -> frozenset[str]:

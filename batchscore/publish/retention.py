@@ -28,11 +28,13 @@ from batchscore.tables.pointer import VERSIONS_FOLDER
 
 DELETERS = 8  # files deleted at a time; each is a request on an object store
 DEFAULT_RETENTION_DAYS = 7  # Delta's own, for a table that says nothing
+MOST_DAYS = 36_500  # what is longer has no end: no date lies so far away
 # A commit under way has written its version's file, and the pointer a moment later.
 STRAY_AGE = dt.timedelta(days=1)
 # As `Moment.run_id` makes them.
 _RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
-_INTERVAL = re.compile(r"(?:interval\s+)?(\d+)\s+(second|minute|hour|day|week)s?", re.IGNORECASE)
+_DAYS = re.compile(r"[0-9]{1,12}")
+_INTERVAL = re.compile(r"(?:interval\s+)?([0-9]{1,18})\s+(second|minute|hour|day|week)s?", re.IGNORECASE)
 _SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800}
 
 _LOG = logging.getLogger(__name__)
@@ -74,14 +76,15 @@ class RetentionPlan:
 
 
 def retention_days_of(table: Table) -> int:
-    """For how many days the table promises to keep what it was; parts of a day count as one."""
+    """For how many days the table promises to keep what it was; parts of a day count as one, no end as a century."""
     properties = table.snapshot.properties
-    if properties.get("retention_days", "").isdigit():
-        return int(properties["retention_days"])
+    days = _DAYS.fullmatch(properties.get("retention_days", ""))
+    if days is not None:
+        return min(int(days[0]), MOST_DAYS)
     found = _INTERVAL.fullmatch(properties.get("delta.deletedFileRetentionDuration", "").strip())
     if found is None:
         return DEFAULT_RETENTION_DAYS
-    return math.ceil(int(found[1]) * _SECONDS[found[2].lower()] / _SECONDS["day"])
+    return min(math.ceil(int(found[1]) * _SECONDS[found[2].lower()] / _SECONDS["day"]), MOST_DAYS)
 
 
 def plan_retention(uri: str, cutoff: dt.datetime, published: Collection[str] = ()) -> RetentionPlan | None:

@@ -6,11 +6,11 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow.fs as pafs
 
-from batchscore import amendments, manifests, tables
+from batchscore import amendments, manifests, s3, tables
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import ActiveFile
 from batchscore.contracts import (
@@ -29,6 +29,7 @@ from batchscore.errors import (
     unit_text,
 )
 from batchscore.publish.horizon import Reach, forgotten_files, given_up, reachable_now, writable
+from batchscore.publish.landing import Tried, outcome_of
 from batchscore.publish.swap import MAX_ATTEMPTS, backoff
 from batchscore.tables import Table, TableVersion
 
@@ -140,12 +141,21 @@ def roll_back(
         version = _commit(look, record)
         if version is not None:
             _read_back(look, version)
+            _note_landed(plan.table, replace(record, version=version))
             tables.checkpoint(plan.table, version, look.table.format)
             return version
         sleep(backoff(attempt))
     raise UnavailableError(
         f"the table could not be rolled back: other commits came first {max_attempts} times", hint="try again"
     )
+
+
+def _note_landed(uri: str, record: Rollback) -> None:
+    """A record that cannot be told so stands for as long as the units are as it says."""
+    try:
+        amendments.write(uri, record)
+    except UnavailableError as error:
+        _LOG.warning("the record of rollback %s could not be completed: %s", record.rollback_id, error.found)
 
 
 def _look(uri: str, run_id: str) -> _Look:
@@ -315,21 +325,25 @@ def _commit(look: _Look, record: Rollback) -> int | None:
 
 
 def _outcome(look: _Look, record: Rollback, error: Exception) -> int | None:
-    """What an exception from the commit meant, asked of a fresh handle."""
-    table = tables.open_table(look.plan.table)
-    version = None if table is None else _landed(table, record.rollback_id, look.table.version)
-    if version is not None:
-        _LOG.warning("the rollback landed as version %d and then failed: %s", version, error)
-        return version
-    amendments.remove(look.plan.table, record)
-    if table is not None and table.version > look.table.version:
-        _LOG.info("another commit came before the rollback: %s", error)
-        return None
-    raise UnavailableError(
-        "the rollback could not be committed; the table is as it was",
-        found=str(error).splitlines()[0] if str(error) else type(error).__name__,
-        hint="check space and write permission of the table, then try again",
-    ) from error
+    """What an exception from the commit meant; the record stays where the commit landed or still may."""
+    since = look.table.version
+    tried = Tried(
+        uri=look.plan.table,
+        commit_id=record.rollback_id,
+        what="the rollback",
+        since=since,
+        landed=lambda table: _landed(table, record.rollback_id, since),
+    )
+    outcome = outcome_of(tried, error)
+    if outcome.version is None:
+        amendments.remove(look.plan.table, record)
+        if not outcome.came_first:
+            raise UnavailableError(
+                "the rollback could not be committed; the table is as it was",
+                found=s3.said(error),
+                hint="check space and write permission of the table, then try again",
+            ) from error
+    return outcome.version
 
 
 def _landed(table: Table, rollback_id: str, since: int) -> int | None:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from deltalake.exceptions import DeltaError
 
 from batchscore import amendments, faults, manifests, s3, tables
-from batchscore.arrow.filesystem import has_folders, open_filesystem
 from batchscore.arrow.snapshot import ActiveFile
 from batchscore.contracts import (
     RUN_KEY,
@@ -33,10 +31,11 @@ from batchscore.contracts import (
     UnitState,
     UnitValues,
 )
-from batchscore.errors import BatchscoreError, FencedOutError, UnavailableError, UnsureError, listed, unit_text
+from batchscore.errors import BatchscoreError, FencedOutError, UnavailableError, listed, unit_text
 from batchscore.publish import staged as staged_files
-from batchscore.publish.cleanup import ITSELF, discard, fence, refuse_fenced
+from batchscore.publish.cleanup import discard, refuse_fenced
 from batchscore.publish.features import refusal
+from batchscore.publish.landing import Tried, outcome_of
 from batchscore.publish.target import check_target, refuse_other_format
 from batchscore.tables import Change, Table
 
@@ -127,13 +126,21 @@ def commit(
         look = _look(offer)
         receipt = _already_landed(offer, look, attempt) or _attempt(offer, look, is_live, attempt)
         if receipt is not None:
-            discard(offer.uri, offer.of({unit.values: unit for unit in receipt.dropped}))
+            _discard_dropped(offer, receipt)
             return receipt
         sleep(backoff(attempt))
     raise UnavailableError(
         f"run {plan.run_id} could not be published: other commits came first {max_attempts} times",
         hint="run again; what is published by then is not scored twice",
     )
+
+
+def _discard_dropped(offer: Offer, receipt: Receipt) -> None:
+    """The run is published by now: nothing here may fail it. What stays is removed by `clean`."""
+    try:
+        discard(offer.uri, offer.of({unit.values: unit for unit in receipt.dropped}))
+    except (BatchscoreError, DeltaError, OSError) as error:
+        _LOG.warning("what run %s need not publish could not be removed: %s", offer.plan.run_id, s3.said(error))
 
 
 def _offer(plan: ScoringPlan, staged: StagedOutput, manifest: Manifest) -> Offer:
@@ -300,8 +307,11 @@ def _refuse_changes(offer: Offer, look: Look, publish: Mapping[UnitValues, Manif
 def _refuse_withdrawn(
     offer: Offer, look: Look, publish: Mapping[UnitValues, ManifestUnit], forgotten: amendments.Forgotten
 ) -> None:
-    """A unit that was published and rolled back meanwhile is again what it was when planned."""
-    if offer.plan.force:
+    """A unit that was published and rolled back meanwhile is again what it was when planned.
+
+    A replay is asked for by the run's name, which is to ask for what a rollback took back, too.
+    """
+    if offer.plan.force or offer.plan.task.replay is not None:
         return
     withdrawn = amendments.withdrawals(amendments.rollbacks(offer.uri), look.units, forgotten)
     for values, unit in publish.items():
@@ -347,57 +357,23 @@ def _swap(offer: Offer, look: Look, change: Change) -> int | None:
 
 
 def _outcome(offer: Offer, look: Look, error: Exception) -> int | None:
-    """What an exception from the commit meant, asked of a fresh handle."""
-    with _sure(offer, error):
-        table = tables.open_table(offer.uri)
-        version = None if table is None else landed_version(table, offer.plan.run_id, look.version)
-        came_first = table is not None and table.version > look.version
-        if version is None and not came_first and not has_folders(open_filesystem(offer.uri)[0]):
-            version = _barred(offer, look)
-    if version is not None:
-        _LOG.warning("the commit of run %s landed as version %d and then failed: %s", offer.plan.run_id, version, error)
-        return version
-    if came_first:
-        _LOG.info("another commit came before that of run %s: %s", offer.plan.run_id, error)
-        return None
-    raise UnavailableError(
-        f"run {offer.plan.run_id} could not be committed; nothing was published",
-        found=s3.said(error),
-        hint="check space and write permission of the table, then run again",
-    ) from error
-
-
-def _barred(offer: Offer, look: Look) -> int | None:
-    """Keeps a put that the store may still be carrying out from landing: a fence takes its place in the table.
-
-    What the run staged may be deleted only then. A first commit has no table yet in which something could take its
-    place.
-
-    Returns:
-        The version of the run where its put was quicker.
-
-    Raises:
-        UnavailableError: nothing could take its place.
-    """
-    fenced = fence(offer.uri, offer.plan.run_id, ITSELF)
-    table = tables.open_table(offer.uri)
-    version = None if table is None else landed_version(table, offer.plan.run_id, look.version)
-    if version is None and not fenced:
-        raise UnavailableError("the table is not there yet")
-    return version
-
-
-@contextmanager
-def _sure(offer: Offer, error: Exception) -> Iterator[None]:
-    """Says so where it cannot be found out whether the run's commit landed, or will."""
-    try:
-        yield
-    except (UnavailableError, DeltaError, OSError) as unknown:
-        raise UnsureError(
-            f"whether run {offer.plan.run_id} was published is not known: the storage failed while it was committed",
+    """What an exception from the commit meant."""
+    run_id = offer.plan.run_id
+    tried = Tried(
+        uri=offer.uri,
+        commit_id=run_id,
+        what=f"the commit of run {run_id}",
+        since=look.version,
+        landed=lambda table: landed_version(table, run_id, look.version),
+    )
+    outcome = outcome_of(tried, error)
+    if outcome.version is None and not outcome.came_first:
+        raise UnavailableError(
+            f"run {run_id} could not be committed; nothing was published",
             found=s3.said(error),
-            hint="run again: what is published by then is not scored twice",
-        ) from unknown
+            hint="check space and write permission of the table, then run again",
+        ) from error
+    return outcome.version
 
 
 def _read_back(offer: Offer, look: Look, change: Change, version: int) -> None:

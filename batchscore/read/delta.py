@@ -15,9 +15,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from batchscore import s3
-from batchscore.arrow.damage import damage_of, panics_as_errors
+from batchscore.arrow.damage import damage_of, is_of_store, panics_as_errors
 from batchscore.arrow.footers import TRANSIENT_MARKS, read_footer
-from batchscore.arrow.snapshot import is_of_store
 from batchscore.arrow.splits import reads_as
 from batchscore.arrow.values import table_of
 from batchscore.contracts import Column, PinnedSource, Restriction, Schema, SourceFile

@@ -6,10 +6,14 @@ from those.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, asdict, fields
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import MISSING, asdict, fields, replace
+from itertools import chain
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -18,9 +22,9 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, wr
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from batchscore import manifests, s3
-from batchscore.arrow.damage import panics_as_errors
-from batchscore.arrow.filesystem import make_folder, open_filesystem
-from batchscore.arrow.snapshot import LOG_FOLDER, is_of_store, location
+from batchscore.arrow.damage import is_of_store, panics_as_errors
+from batchscore.arrow.filesystem import make_folder, open_filesystem, storing
+from batchscore.arrow.snapshot import LOG_FOLDER, location
 from batchscore.arrow.values import scalar_of
 from batchscore.contracts import Manifest, RunRecord
 from batchscore.errors import SettingsError, UnavailableError, bounded, nearest
@@ -29,6 +33,8 @@ from batchscore.record.published import published_records
 SUFFIX = "__runs"
 APPEND_ATTEMPTS = 10
 APPEND_SECONDS = 30.0  # no further attempt after that: each waits for a dead store's retries itself
+LOOKS = 2  # at the log, where it names a file that is not there
+NO_TEXT = "recovered from an older file of the ledger, without its text"
 MAX_SMALL_FILES = 50  # each run adds a file of one row; more than these are merged
 
 _INTEGERS = {
@@ -155,36 +161,65 @@ def _damaged(table_uri: str) -> bool:
 
 
 def _read(table_uri: str) -> list[RunRecord] | None:
-    """All rows, newest first and one for each run; None where the ledger cannot be read."""
+    """All rows, newest first and one for each run; None where the ledger is damaged.
+
+    Raises:
+        UnavailableError: storage does not answer; that says nothing of the ledger.
+    """
+    gone = ""
+    for _ in range(LOOKS):  # a retention may delete old files between the look at the log and the one at them
+        names = _active_names(table_uri)
+        if names is None:
+            return None
+        try:
+            found = [_rows_of_file(table_uri, name) for name in names]
+        except FileNotFoundError as error:
+            gone = str(error)
+            continue
+        rows = [rows for rows in found if rows is not None]
+        return _newest_first(chain.from_iterable(rows)) if len(rows) == len(found) else None
+    _LOG.warning("the ledger %s has lost a file: %s", ledger_uri(table_uri), gone)
+    return None
+
+
+def _active_names(table_uri: str) -> list[str] | None:
+    """The data files that the log names; None where it is damaged."""
+    problem = f"the ledger {ledger_uri(table_uri)} could not be reached"
     try:
-        table = _opened(table_uri)
-        paths = table.file_uris()
+        with panics_as_errors():
+            paths = _opened(table_uri).file_uris()
     except TableNotFoundError:
         return []
     except (DeltaError, ValueError) as error:
         if is_of_store(error):
-            raise s3.failure(f"the ledger {ledger_uri(table_uri)} could not be reached", error) from error
+            raise s3.failure(problem, error) from error
         _LOG.warning("the ledger %s cannot be read: %s", ledger_uri(table_uri), bounded(error).splitlines()[0])
         return None
     except OSError as error:
-        raise s3.failure(f"the ledger {ledger_uri(table_uri)} could not be reached", error) from error
-    names = [path.rsplit("/", 1)[-1] for path in paths]  # not partitioned: all files lie in its folder
-    rows = _rows_of_files(table_uri, names)
-    return None if rows is None else _newest_first(rows)
+        raise s3.failure(problem, error) from error
+    return [path.rsplit("/", 1)[-1] for path in paths]  # not partitioned: all files lie in its folder
 
 
-def _rows_of_files(table_uri: str, names: Iterable[str]) -> list[RunRecord] | None:
+def _rows_of_file(table_uri: str, name: str) -> list[RunRecord] | None:
+    """The rows of one data file; None where it is damaged.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        UnavailableError: storage does not answer.
+    """
     filesystem, root = open_filesystem(ledger_uri(table_uri))
-    records: list[RunRecord] = []
-    for name in names:
-        try:
-            with filesystem.open_input_file(f"{root}/{name}") as file:
-                rows = pq.ParquetFile(file).read().to_pylist()  # `pq.read_table` imports pandas
-            records.extend(_record(row) for row in rows)
-        except (OSError, pa.ArrowException, *manifests.DAMAGE) as error:
-            _LOG.warning("file %s of the ledger %s is unreadable: %s", name, ledger_uri(table_uri), error)
-            return None
-    return records
+    try:
+        with filesystem.open_input_stream(f"{root}/{name}") as stream:
+            data = stream.read()  # as a whole: what raises behind this is damage, whatever its type
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise s3.failure(f"file {name} of the ledger {ledger_uri(table_uri)} could not be read", error) from error
+    try:
+        return [_record(row) for row in pq.ParquetFile(pa.BufferReader(data)).read().to_pylist()]
+    except (OSError, pa.ArrowException, *manifests.DAMAGE) as error:
+        _LOG.warning("file %s of the ledger %s is unreadable: %s", name, ledger_uri(table_uri), error)
+        return None
 
 
 def _record(row: dict[str, object]) -> RunRecord:
@@ -199,9 +234,12 @@ def _record(row: dict[str, object]) -> RunRecord:
 
 
 def _newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """One record for each run: the one that ended last."""
+    """One record for each run: the one that says it is published, else the one that ended last.
+
+    A run whose commit landed unheard is noted as failed first, and nothing makes a published run unpublished.
+    """
     latest: dict[str, RunRecord] = {}
-    for record in sorted(records, key=lambda entry: (entry.ended_at, entry.started_at)):
+    for record in sorted(records, key=lambda entry: (entry.state == "published", entry.ended_at, entry.started_at)):
         latest[record.run_id] = record
     return sorted(latest.values(), key=lambda entry: (entry.ended_at, entry.started_at, entry.run_id), reverse=True)
 
@@ -209,8 +247,9 @@ def _newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
 def history(table_uri: str, limit: int = 20) -> list[RunRecord]:
     """The newest runs of a table.
 
-    Published runs that the ledger lacks (a crash between commit and record, a lost ledger) are added to it
-    first. That costs one listing of the manifests, and a look at the table's log only where one is missing.
+    Published runs that the ledger lacks (a crash between commit and record, a lost ledger), or that it has as failed
+    (the commit landed after all), are added to it first. That costs one listing of the manifests, and a look at the
+    table's log only where there is one of another run: a run that published nothing has none.
 
     Args:
         table_uri: root of the prediction table.
@@ -219,13 +258,27 @@ def history(table_uri: str, limit: int = 20) -> list[RunRecord]:
     records = _read(table_uri)
     if records is None:
         return rebuild(table_uri)[:limit]
-    missing = set(manifests.all_ids(table_uri)) - {record.run_id for record in records}
-    if missing:
-        found = published_records(table_uri, missing)
-        if found:
-            _append_or_warn(table_uri, found)
-            records = _newest_first([*records, *found])
+    found = _unnoted(table_uri, records)
+    if found:
+        _append_or_warn(table_uri, found)
+        records = _newest_first([*records, *found])
     return records[:limit]
+
+
+def _unnoted(table_uri: str, records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Published runs that the records lack, or have as something else."""
+    known = {record.run_id: record for record in records}
+    published = {run_id for run_id, record in known.items() if record.state == "published"}
+    asked = set(manifests.all_ids(table_uri)) - published
+    found = published_records(table_uri, asked) if asked else []
+    return [_with_facts(record, known.get(record.run_id)) for record in found]
+
+
+def _with_facts(found: RunRecord, noted: RunRecord | None) -> RunRecord:
+    """A recovered record with what neither manifest nor commit says."""
+    if noted is None:
+        return found
+    return replace(found, seconds=noted.seconds, model_requested=noted.model_requested, backfill=noted.backfill)
 
 
 def _append_or_warn(table_uri: str, records: Sequence[RunRecord]) -> None:
@@ -275,8 +328,7 @@ def rebuild(table_uri: str) -> list[RunRecord]:
     if kept is None:
         kept = _salvaged(table_uri)
         _set_log_aside(table_uri)
-    missing = set(manifests.all_ids(table_uri)) - {record.run_id for record in kept}
-    found = published_records(table_uri, missing)
+    found = _unnoted(table_uri, kept)
     to_write = [*kept, *found] if lost else found
     if to_write:
         _append(table_uri, to_write)
@@ -284,12 +336,45 @@ def rebuild(table_uri: str) -> list[RunRecord]:
 
 
 def _salvaged(table_uri: str) -> list[RunRecord]:
+    """What the data files still hold, each run as its newest file has it.
+
+    Of files that the log replaced no text is taken: they may be replaced because of keys in it that were forgotten.
+    """
     filesystem, root = open_filesystem(ledger_uri(table_uri))
+    with storing(f"the ledger {ledger_uri(table_uri)} could not be listed"):
+        infos = filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True))
+    files = [info for info in infos if info.base_name.endswith(".parquet")]
+    replaced = _replaced(table_uri, {info.base_name for info in files})
     records: list[RunRecord] = []
-    for info in filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True)):
-        if info.base_name.endswith(".parquet"):
-            records.extend(_rows_of_files(table_uri, [info.base_name]) or ())
+    for info in sorted(files, key=lambda info: (info.base_name not in replaced, info.mtime_ns or 0)):
+        with suppress(FileNotFoundError):
+            rows = _rows_of_file(table_uri, info.base_name) or []
+            without = info.base_name in replaced
+            records.extend(replace(row, message=NO_TEXT, detail="") if without else row for row in rows)
     return _newest_first(records)
+
+
+def _replaced(table_uri: str, names: Collection[str]) -> set[str]:
+    """Those files that are no longer the ledger's, as far as its log still says."""
+    active = _active_names(table_uri)
+    if active:
+        return set(names) - set(active)
+    filesystem, root = open_filesystem(ledger_uri(table_uri))
+    selector = pafs.FileSelector(f"{root}/{LOG_FOLDER}", allow_not_found=True)
+    removed: set[str] = set()
+    with storing(f"the log of the ledger {ledger_uri(table_uri)} could not be read"):
+        for info in filesystem.get_file_info(selector):
+            if info.base_name.endswith(".json"):
+                with filesystem.open_input_stream(info.path) as stream:
+                    removed.update(_removed_by(bytes(stream.read())))
+    return removed
+
+
+def _removed_by(commit: bytes) -> Iterator[str]:
+    """The files that a commit removed, by those of its lines that are whole."""
+    for line in commit.splitlines():
+        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            yield unquote(json.loads(line)["remove"]["path"]).rpartition("/")[2]
 
 
 def _set_log_aside(table_uri: str) -> None:

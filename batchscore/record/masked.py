@@ -73,11 +73,16 @@ def _changed_files(uri: str, masked: Callable[[str], str]) -> dict[str, int]:
     for info in filesystem.get_file_info(pafs.FileSelector(root)):
         if info.is_file and info.base_name.endswith(".parquet"):
             table = _read(filesystem, info.path)
-            rows = zip(*(table.column(name).to_pylist() for name in TEXTS), strict=True)
+            rows = zip(*(table.column(name).to_pylist() for name in _texts_of(table)), strict=True)
             count = sum(any(text and masked(text) != text for text in row) for row in rows)
             if count:
                 found[info.base_name] = count
     return found
+
+
+def _texts_of(table: pa.Table) -> list[str]:
+    """A ledger of an earlier release lacks the later columns."""
+    return [name for name in TEXTS if name in table.column_names]
 
 
 def _read(filesystem: pafs.FileSystem, path: str) -> pa.Table:
@@ -88,7 +93,7 @@ def _read(filesystem: pafs.FileSystem, path: str) -> pa.Table:
 def _overwrite(table: DeltaTable, uri: str, names: list[str], masked: Callable[[str], str]) -> None:
     filesystem, root = open_filesystem(uri)
     rows = pa.concat_tables((_read(filesystem, f"{root}/{name}") for name in names), promote_options="default")
-    for name in TEXTS:
+    for name in _texts_of(rows):
         texts = array_of([masked(text or "") for text in rows.column(name).to_pylist()], pa.string())
         rows = rows.set_column(rows.schema.get_field_index(name), name, texts)
     write_deltalake(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 
 from batchscore import manifests
 from batchscore.arrow.damage import damage_of
@@ -11,6 +12,9 @@ from batchscore.errors import SetupError
 from batchscore.tables import Table, TableVersion, open_table
 
 RECOVERED = "recovered from the manifest and the table's own files"
+FIRST_COMMITS = 64  # looked at first; then four times as many, and so on, back to the runs that are asked for
+# Clocks of those that commit to one table may differ by as much.
+CLOCK_SKEW = timedelta(days=1)
 
 
 def published_records(table_uri: str, run_ids: Collection[str]) -> list[RunRecord]:
@@ -23,15 +27,18 @@ def published_records(table_uri: str, run_ids: Collection[str]) -> list[RunRecor
     table = open_table(table_uri)
     if table is None or not run_ids:
         return []
+    offered = {run_id: _manifest(table_uri, run_id) for run_id in sorted(set(run_ids))}
+    found = [manifest for manifest in offered.values() if manifest is not None]
+    if not found:
+        return []
     with damage_of(table_uri, "restore the files of its _delta_log folder"):
-        commits = _commits(table)
+        commits = _commits(table, _since(found))
         rows = _active_rows(table)
-    records = []
-    for run_id in sorted(set(run_ids) & (set(commits) | set(rows))):
-        manifest = _manifest(table_uri, run_id)
-        if manifest is not None:
-            records.append(_record(table_uri, manifest, commits.get(run_id)))
-    return records
+    return [
+        _record(table_uri, manifest, commits.get(manifest.run_id))
+        for manifest in found
+        if manifest.run_id in commits or manifest.run_id in rows
+    ]
 
 
 def _manifest(table_uri: str, run_id: str) -> Manifest | None:
@@ -41,9 +48,26 @@ def _manifest(table_uri: str, run_id: str) -> Manifest | None:
         return None
 
 
-def _commits(table: Table) -> dict[str, TableVersion]:
-    """Each run's commit, as far back as the table still lists them."""
-    return {entry.run_id: entry for entry in table.versions() if entry.run_id}
+def _since(found: Iterable[Manifest]) -> datetime | None:
+    """No commit of these runs is older: each wrote its manifest before; None where one does not say when."""
+    try:
+        return min(datetime.fromisoformat(manifest.created_at).astimezone(UTC) for manifest in found) - CLOCK_SKEW
+    except ValueError:
+        return None
+
+
+def _commits(table: Table, since: datetime | None) -> dict[str, TableVersion]:
+    """Each run's commit, as far back as ``since``, or as the table still lists them."""
+    limit = FIRST_COMMITS
+    while True:
+        commits = table.versions(limit)
+        if limit > table.version or (since is not None and commits and _is_older(commits[-1], since)):
+            return {entry.run_id: entry for entry in commits if entry.run_id}
+        limit *= 4
+
+
+def _is_older(commit: TableVersion, since: datetime) -> bool:
+    return bool(commit.committed_at) and datetime.fromisoformat(commit.committed_at) < since
 
 
 def _active_rows(table: Table) -> dict[str, int]:

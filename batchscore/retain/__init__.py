@@ -78,7 +78,7 @@ def retain(
     merged = Merge()
     if optimize:
         merged = plan_merge(uri) if dry_run else merge(uri, Moment.now().run_id())
-    cutoff = dt.datetime.now(dt.UTC) - dt.timedelta(days=asked)
+    cutoff = dt.datetime.now(dt.UTC) - dt.timedelta(days=min(asked, publish.MOST_DAYS))
     plans = []
     for place in (uri, uri.rstrip("/") + QUARANTINE_SUFFIX, record.ledger_uri(uri)):
         published = _published(uri) if place == uri else ()

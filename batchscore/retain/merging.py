@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from batchscore import publish, tables
+from batchscore import publish, s3, tables
 from batchscore.arrow.snapshot import ActiveFile
 from batchscore.contracts import StagedFile, UnitValues
 from batchscore.errors import BatchscoreError, UnavailableError, listed
@@ -114,24 +114,39 @@ def _commit(
     )
     try:
         table.write(change)
-    except Exception as error:
-        now = tables.open_table(table.uri)
-        version = None if now is None else _landed(now, merge_id, since)
-        if version is None:
-            publish.discard(table.uri, written)
-            if isinstance(error, BatchscoreError):
-                raise
-            if now is None or now.version == table.version:
-                raise UnavailableError(
-                    "small files could not be merged; the table is as it was",
-                    found=error,
-                    hint="check write permission",
-                ) from error
+    except BatchscoreError:
+        publish.discard(table.uri, written)
+        raise
+    except Exception as error:  # noqa: BLE001  # stores raise many types, some of them after the version landed
+        landed = _outcome(table, written, merge_id, since, error)
+        if landed is None:
             return None
+        version = landed
     else:
         version = table.version + 1
     _read_back(table, change, version)
     return version
+
+
+def _outcome(table: Table, written: tuple[StagedFile, ...], merge_id: str, since: int, error: Exception) -> int | None:
+    """What an exception from the commit meant; the merged files go where it did not land and never will."""
+    tried = publish.Tried(
+        uri=table.uri,
+        commit_id=merge_id,
+        what="the commit that merges small files",
+        since=table.version,
+        landed=lambda now: _landed(now, merge_id, since),
+    )
+    outcome = publish.outcome_of(tried, error)
+    if outcome.version is None:
+        publish.discard(table.uri, written)
+        if not outcome.came_first:
+            raise UnavailableError(
+                "small files could not be merged; the table is as it was",
+                found=s3.said(error),
+                hint="check write permission",
+            ) from error
+    return outcome.version
 
 
 def _merged(uri: str, groups: list[tuple[ActiveFile, ...]], merge_id: str) -> tuple[StagedFile, ...]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 from urllib.parse import unquote
 
 import pyarrow.fs as pafs
@@ -17,6 +17,8 @@ from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from batchscore import faults, s3
+from batchscore.arrow.commits import LoggedCommit, logged_commits
+from batchscore.arrow.damage import damage_of
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import (
     LOG_FOLDER,
@@ -44,6 +46,8 @@ FENCE_PREFIX = "batchscore.fence/"
 CLOCK_SKEW = timedelta(hours=1)
 # Checkpoints are a step of their own: a hook that fails raises after the version has landed.
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+_MEND = "restore the files of its _delta_log folder"
 
 Filter = list[tuple[str, str, str | list[str]]]
 
@@ -101,12 +105,14 @@ class DeltaOutput(Table):
     @cached_property
     def snapshot(self) -> Snapshot:
         """The columns and the protocol."""
-        return snapshot_of(self._table)
+        with damage_of(self.uri, _MEND):
+            return snapshot_of(self._table)
 
     @cached_property
     def files(self) -> tuple[ActiveFile, ...]:
         """The active files, with what their statistics prove about runs."""
-        return active_files(self._table, self.uri, self.snapshot)
+        with damage_of(self.uri, _MEND):
+            return active_files(self._table, self.uri, self.snapshot)
 
     def kept_rows(self) -> Mapping[str, bytes]:
         """What deletion vectors leave of files."""
@@ -160,14 +166,15 @@ class DeltaOutput(Table):
 
     def versions(self, limit: int | None = None) -> tuple[TableVersion, ...]:
         """The commits that the log still lists."""
-        return tuple(_version(entry) for entry in self._table.history(limit=limit))
+        with damage_of(self.uri, _MEND):
+            return tuple(_version(commit) for commit in logged_commits(self.uri, self.version, limit))
 
     def past(self) -> Iterator[PastVersion]:
         """The versions that the log can still put together."""
         # A newest version of which a checkpoint alone is left is in no history.
         commits = {commit.version: commit for commit in self.versions()}
         own = commits.get(self.version, TableVersion(self.version, "", "", {}))
-        yield PastVersion(own, _sizes(self._table))
+        yield PastVersion(own, _sizes(self.uri, self._table))
         for commit in commits.values():
             if commit.version >= self.version:
                 continue
@@ -175,7 +182,7 @@ class DeltaOutput(Table):
                 table = _at(self.uri, self._table, commit.version)
             except InputError:  # no checkpoint lies before it any more, nor before older ones
                 return
-            yield PastVersion(commit, _sizes(table))
+            yield PastVersion(commit, _sizes(self.uri, table))
 
     def mentioned(self, paths: Collection[str]) -> set[str]:
         """Those that are active, or were added or removed by a commit not older than they are."""
@@ -217,11 +224,12 @@ class DeltaOutput(Table):
         return f"RESTORE TABLE delta.`{self.uri}` TO VERSION AS OF {version}"
 
 
-def _sizes(table: DeltaTable) -> dict[str, int]:
+def _sizes(uri: str, table: DeltaTable) -> dict[str, int]:
     """Bytes of the active files by path."""
-    actions = table_of(table.get_add_actions())
-    paths = (unquote(path) for path in actions.column("path").to_pylist())
-    return dict(zip(paths, actions.column("size_bytes").to_pylist(), strict=True))
+    with damage_of(uri, _MEND):
+        actions = table_of(table.get_add_actions())
+        paths = (unquote(path) for path in actions.column("path").to_pylist())
+        return dict(zip(paths, actions.column("size_bytes").to_pylist(), strict=True))
 
 
 def _at(uri: str, newest: DeltaTable, version: int) -> DeltaTable:
@@ -239,13 +247,13 @@ def _at(uri: str, newest: DeltaTable, version: int) -> DeltaTable:
     return table
 
 
-def _version(entry: Mapping[str, Any]) -> TableVersion:
-    moment = datetime.fromtimestamp(int(entry.get("timestamp", 0)) / 1000, UTC)
+def _version(commit: LoggedCommit) -> TableVersion:
+    info, moment = commit.info, commit.committed_at
     return TableVersion(
-        version=int(entry["version"]),
-        committed_at=moment.isoformat(timespec="milliseconds"),
-        operation=str(entry.get("operation", "")),
-        metadata={name: value for name, value in entry.items() if isinstance(value, str) and name != "operation"},
+        version=commit.version,
+        committed_at="" if moment is None else moment.isoformat(timespec="milliseconds"),
+        operation=str(info.get("operation") or ""),
+        metadata={name: value for name, value in info.items() if isinstance(value, str) and name != "operation"},
     )
 
 

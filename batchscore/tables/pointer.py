@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from batchscore.arrow.snapshot import ActiveFile
@@ -172,7 +173,7 @@ def _parsed(facts: dict[str, Any]) -> Pointer:
         version=_whole(facts["version"]),
         path=_version_file(facts["path"]),
         previous=None if facts["previous"] is None else _version_file(facts["previous"]),
-        committed_at=str(facts["committed_at"]),
+        committed_at=_moment(facts["committed_at"]),
         operation=str(facts["operation"]),
         metadata=_texts(facts["metadata"]),
         columns=tuple(_column(column) for column in facts["schema"]),
@@ -211,6 +212,13 @@ def _whole(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{value!r} is no count")
     return value
+
+
+def _moment(value: object) -> str:
+    text = str(value)
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError(f"{text} is a time without a zone")
+    return text
 
 
 def _version_file(value: object) -> str:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from batchscore import history, manifests, pipeline
+from batchscore import history, manifests, pipeline, record
 from batchscore.config import load
 from batchscore.contracts import RunOptions
+from batchscore.forget import forget
 from tests.fixtures.make_format import DAYS, LATER_PARTS, day
 
 pytestmark = pytest.mark.e2e
@@ -74,8 +75,8 @@ def test_its_units_are_live_and_only_a_new_one_is_scored(old):
     assert pipeline.run(load("job.yaml"), RunOptions()).state == "skipped"
     assert (DeltaTable(old.table).version(), old.published()) == (version, old.predictions)
     write_deltalake("in", day("2026-11-04", range(30, 33)), mode="append")
-    record = pipeline.run(load("job.yaml"), RunOptions())
-    assert (record.state, record.rows, record.units_live) == ("published", 3, len(DAYS))
+    done = pipeline.run(load("job.yaml"), RunOptions())
+    assert (done.state, done.rows, done.units_live) == ("published", 3, len(DAYS))
     assert old.predictions.items() < old.published().items()
 
 
@@ -87,3 +88,18 @@ def test_a_lost_ledger_is_rebuilt_from_its_manifests(old):
 def test_a_merged_ledger_has_nulls_where_older_rows_had_no_column(old):
     DeltaTable(f"{old.table}__runs").optimize.compact()
     assert [run.detail for run in history.history(old.table)] == ["", ""]
+
+
+def test_rows_are_forgotten_and_its_ledger_is_masked(old):
+    key = next(iter(old.predictions))
+    outcome = forget(old.table, [{"id": key}])
+    assert outcome.erasures[0].rows == 1
+    assert old.published().keys() == old.predictions.keys() - {key}
+    assert {run.run_id for run in history.history(old.table) if run.state == "published"} == set(old.runs)
+
+
+def test_text_of_its_ledger_is_masked(old):
+    words = {run.message for run in history.history(old.table)}
+    masked = record.mask(old.table, lambda text: text.replace("rows", "***"), dry_run=False)
+    assert masked.rows == len(old.runs)
+    assert {run.message for run in history.history(old.table)} == {text.replace("rows", "***") for text in words}

@@ -28,6 +28,7 @@ from batchscore.contracts import (
     PinnedModel,
     PinnedSource,
     PlannedUnit,
+    Replay,
     Restriction,
     ScoringPlan,
     ScoringTask,
@@ -37,6 +38,7 @@ from batchscore.contracts import (
     UnitState,
     UnitValues,
 )
+from batchscore.plan.replays import replay_units
 from batchscore.plan.units import is_live
 from batchscore.publish import commit, inspect
 
@@ -253,3 +255,17 @@ def live_units(uri: str | Path, keys: Mapping[UnitValues, str], mode: Mode = "pa
 
 def with_path(file: StagedFile, path: str) -> StagedFile:
     return replace(file, path=path)
+
+
+def replay_run(uri: str | Path, run_id: str, of: str, unit: UnitValues, ids: Iterable[int]):
+    """Adds rows to a unit of a run as a replay does, planned by the table as it is; returns the receipt."""
+    order = Replay(of, (), ("f",), "/q", (unit,))
+    target = look(uri)
+    (planned,) = replay_units(order, target, "partitions")
+    plan = make_plan(target, run_id, {})
+    plan = replace(plan, units=(planned,), task=replace(plan.task, replay=order))
+    staged = staged_output([stage(plan, unit, ids)])
+    added = ManifestUnit(unit, planned.key, staged.rows_staged, planned.beside)
+    manifest = replace(make_manifest(plan, [added]), replays=of)
+    manifests.write(plan.target.uri, manifest)
+    return commit(plan, staged, manifest, is_live=is_live)

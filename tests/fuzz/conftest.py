@@ -31,6 +31,11 @@ settings.register_profile(
 )
 
 
+def number_of(fixture: Path) -> int:
+    """The format version that it is of."""
+    return int(fixture.name.partition("_")[2])
+
+
 def rows(first: int) -> pa.Table:
     """Numbers, text with few and with many values, times and a column of nulls."""
     ids = list(range(first, first + ROWS))
@@ -50,7 +55,7 @@ def rows(first: int) -> pa.Table:
 def finished(tmp_path_factory):
     """The finished job; each test works in a copy."""
     folder = tmp_path_factory.mktemp("arena") / "job"
-    newest = max(FIXTURES.glob("format_*"), key=lambda path: int(path.name.partition("_")[2]))
+    newest = max(FIXTURES.glob("format_*"), key=number_of)
     shutil.copytree(newest, folder)
     for number in range(2):
         place = folder / "parquet" / f"ds=2026-11-0{number + 1}"

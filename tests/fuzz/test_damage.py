@@ -5,6 +5,7 @@ The short form is part of the ordinary tests; ``make torture`` runs the long one
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,16 +18,23 @@ from batchscore.contracts import RunOptions
 from batchscore.errors import BatchscoreError, FencedOutError
 from tests.conftest import ROOT
 from tests.fuzz.arena import LIMIT_SECONDS, MOST_CHARS, Answer, called, check_answer, time_limit
+from tests.fuzz.conftest import FIXTURES, number_of
 from tests.fuzz.damage import damaged
 
 SHORT, LONG = 25, 400
 CASES = pytest.mark.parametrize("cases", [SHORT, pytest.param(LONG, marks=pytest.mark.torture)])
 PLAN = ("plan", "--config", "job.yaml")
 PARQUET = ("--input", "parquet", "--output", "out_parquet")
+FIRST_RUN = json.loads((max(FIXTURES.glob("format_*"), key=number_of) / "facts.json").read_text())["runs"][0]
+LOOKING_BACK = [
+    ("rollback", "out", "--to", FIRST_RUN, "--dry-run"),
+    ("retain", "out", "--dry-run"),
+    ("forget", "out", "--key", "id=1", "--dry-run"),
+]
 # What is damaged, and the commands that read it.
 KINDS = {
     "the log of the Delta input": ("in/_delta_log/*", [PLAN, ("check", "--config", "job.yaml")]),
-    "the log of the table": ("out/_delta_log/*", [PLAN, ("history", "--table", "out")]),
+    "the log of the table": ("out/_delta_log/*", [PLAN, ("history", "--table", "out"), *LOOKING_BACK]),
     "manifests": ("out/_batchscore/manifests/*", [PLAN, ("show", "2", "--table", "out", "--json")]),
     "the ledger": ("out__runs/**/*", [("history", "--table", "out"), ("show", "2", "--table", "out"), PLAN]),
     "the model's folder": ("model/*", [PLAN, ("check", "--config", "job.yaml", "--json")]),

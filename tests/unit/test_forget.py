@@ -15,7 +15,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from batchscore import amendments, manifests, record
-from batchscore.contracts import Check, OutputColumn
+from batchscore.contracts import Check, Forgetting, ForgottenUnit, OutputColumn, UnitState
 from batchscore.errors import FencedOutError, InputError, SettingsError, UnavailableError
 from batchscore.forget import erase, forget, from_file, from_flags
 from batchscore.forget.keys import Keys
@@ -28,7 +28,7 @@ from batchscore.retain import retain
 from batchscore.rollback import rollback
 from batchscore.tables import open_table
 from tests.factories.delta import active_adds, delete_rows, set_properties
-from tests.factories.staging import COLUMNS, day, look, make_plan, offer, publish_run, stage
+from tests.factories.staging import COLUMNS, day, look, make_plan, offer, publish_run, replay_run, stage
 
 D1, D2, D3 = day("2026-01-01"), day("2026-01-02"), day("2026-01-03")
 BOTH = {D1: "k1", D2: "k2"}
@@ -112,6 +112,54 @@ def test_a_unit_of_which_no_row_is_left_is_not_scored_again(table):
     assert live(table, {D1: "n1", D2: "k2"}) == {D1: True, D2: True}
 
 
+def test_a_unit_that_was_emptied_under_two_models_is_not_scored_again(table):
+    for run, key in (("r1", "k1"), ("r2", "n1")):
+        publish_run(table, run, {D1: key, D2: "k2"}, rows=1)
+        forget(table, [{"id": "0", "ds": "2026-01-01"}])
+        assert live(table, {D1: key, D2: "k2"}) == {D1: True, D2: True}
+        assert publish_run(table, f"again-{run}", {D1: key}, rows=1).version == -1
+    assert live(table, {D1: "k1"}) == {D1: False}
+
+
+def test_the_clocks_of_erasures_decide_nothing(table):
+    for run, key in (("r1", "k1"), ("r2", "n1")):
+        publish_run(table, run, {D1: key, D2: "k2"}, rows=1)
+        forget(table, [{"id": "0", "ds": "2026-01-01"}])
+    first, second = sorted(amendments.forgettings(table), key=lambda record: record.from_version)
+    assert (first.from_version, second.from_version) == (0, 2)
+    for record_of_it, at in ((first, "2026-01-02"), (second, "2026-01-01")):
+        amendments.write(table, replace(record_of_it, created_at=at))
+    assert live(table, {D1: "n1"}) == {D1: True}
+
+
+def test_of_two_runs_in_a_unit_one_loses_all_its_rows(table):
+    publish_run(table, "r1", {D1: "k1"}, rows=1)
+    replay_run(table, "r2", "r1", D1, [7, 8])
+    forget(table, [{"id": "0"}])
+    assert look(table).units[D1].runs == (("r2", 2),)
+    assert live(table, {D1: "k1"}) == {D1: True}
+    forget(table, [{"id": "7"}])
+    forget(table, [{"id": "8"}])
+    assert D1 not in look(table).units
+    assert live(table, {D1: "k1"}) == {D1: True}
+    publish_run(table, "r3", {D1: "n1"}, rows=2)
+    assert look(table).as_published(D1).runs == (("r3", 2),)
+
+
+def test_records_from_before_untouched_runs_were_noted():
+    def records(*units):
+        return [Forgetting(f"f{n}", "t", "me", (ForgottenUnit(D1, *unit),), ()) for n, unit in enumerate(units)]
+
+    def published(erased, *runs):
+        return dict(amendments.Forgotten(records(*erased)).as_published(D1, UnitState(runs)).runs)
+
+    assert published([("r1", 3, 2), ("r1", 2, 1)], ("r1", 1)) == {"r1": 3}
+    assert published([("r1", 3, 2), ("r2", 3, 2)], ("r1", 2), ("r2", 2)) == {"r1": 3, "r2": 3}
+    assert published([("r1", 3, 0)], ("r9", 5)) == {"r9": 5}
+    assert published([("r1", 3, 0)]) == {"r1": 3}
+    assert published([("r1", 3, 2), ("r1", 2, 2)], ("r1", 2)) == {"r1": 3}
+
+
 def test_twice_in_one_unit(table):
     publish_run(table, "r1", BOTH, rows=4)
     forget(table, [{"id": "1", "ds": "2026-01-01"}])
@@ -126,6 +174,16 @@ def test_two_runs_in_one_unit(table):
     forget(table, [{"id": "2"}])
     assert look(table).units[D1].runs == (("r1", 2), ("r2", 2))
     assert look(table).as_published(D1).runs == (("r1", 3), ("r2", 3))
+
+
+def test_a_replay_after_rows_were_forgotten_leaves_the_unit_published(table):
+    publish_run(table, "r1", {D1: "k1"}, rows=99)
+    forget(table, [{"id": "1"}])
+    replay_run(table, "r2", "r1", D1, [200])
+    assert look(table).units[D1].runs == (("r1", 98), ("r2", 1))
+    assert live(table, {D1: "k1"}) == {D1: True}
+    assert publish_run(table, "r3", {D1: "k1"}, rows=99).version == -1
+    assert 1 not in ids_of(table)
 
 
 def test_a_foreign_change_is_still_noticed(table):
@@ -174,6 +232,50 @@ def test_a_record_holds_counts_and_nothing_personal(table):
     assert (entry.state, entry.run_id) == ("forgotten", outcome.forget_id)
     assert "3 rows erased by" in entry.message
     assert "Lovelace" not in json.dumps(open_table(table).versions(1)[0].metadata)
+
+
+# --- files of other types -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("older", "found"),
+    [
+        (pa.array(["1", "0", "C-17", None]), 1),
+        (pa.array([1.0, 1.5, 2.0, None]), 1),
+        (pa.array([dt.date(1970, 1, 2)] * 4), 0),
+    ],
+)
+def test_an_older_version_had_keys_of_another_type(tmp_path, older, found):
+    """As Spark's overwriteSchema leaves it."""
+    table = str(tmp_path / "delta")
+    other = pa.table({"id": older, "ds": pa.array([dt.date(2026, 1, 1)] * 4), "_run_id": ["x"] * 4})
+    write_deltalake(table, other, partition_by=["ds"])
+    new = pa.table({"id": pa.array([0, 1], pa.int64()), "ds": pa.array([dt.date(2026, 1, 1)] * 2)})
+    write_deltalake(table, new, mode="overwrite", schema_mode="overwrite")
+    erasure = forget(table, [{"id": "1"}]).erasures[0]
+    assert (erasure.rows, erasure.remains.rows) == (1, 1 + found)
+    assert read_predictions(table)["id"].to_pylist() == [0]
+
+
+def test_files_of_nobody_with_other_keys(table):
+    publish_run(table, "r1", BOTH, rows=3)
+    folder = next(Path(table).rglob("*r1*.parquet")).parent
+    pq.write_table(pa.table({"id": ["1", "one"]}), folder / "foreign.parquet")
+    pq.write_table(pa.table({"id": [{"a": 1}]}), folder / "nested.parquet")
+    erasure = forget(table, [{"id": "1"}]).erasures[0]
+    assert erasure.rows == 2
+    assert [Path(path).name for path in erasure.unmentioned] == ["foreign.parquet"]
+
+
+def test_an_older_version_whose_keys_have_no_text_is_named(tmp_path):
+    table = str(tmp_path / "delta")
+    write_deltalake(table, pa.table({"id": [{"a": 1}], "other": [1]}))
+    (older,) = DeltaTable(table).file_uris()
+    write_deltalake(table, pa.table({"id": [0, 1]}), mode="overwrite", schema_mode="overwrite")
+    with pytest.raises(InputError, match="cannot be compared") as caught:
+        forget(table, [{"id": "1"}])
+    assert Path(older).name in str(caught.value)
+    assert read_predictions(table)["id"].to_pylist() == [0, 1]
 
 
 # --- rollback, older versions, retention --------------------------------------------------------------------

@@ -14,7 +14,7 @@ from batchscore.contracts import OutputColumn, PlannedUnit
 from batchscore.errors import BatchscoreError, FencedOutError, SettingsError, UnavailableError
 from batchscore.plan.units import is_live
 from batchscore.predictions import read_predictions
-from batchscore.publish import check_removal, commit, fence
+from batchscore.publish import check_removal, commit, fence, swap
 from batchscore.record import published_records
 from batchscore.tables import delta, open_table
 from tests.factories.delta import actions, active_adds, delete_rows, set_properties
@@ -363,6 +363,21 @@ def test_the_same_unit_by_another_run_meanwhile_is_dropped(table):
     assert (found.units_published, found.rows, found.table_version) == (1, 2, receipt.version)
 
 
+def test_dropped_files_that_cannot_be_deleted_fail_no_run_that_is_published(table, monkeypatch, caplog):
+    publish_run(table, "r0", {D3: "k3"})
+    plan = make_plan(look(table), "r2", BOTH)
+    staged, manifest = offer(plan, [stage(plan, unit, range(2)) for unit in BOTH], BOTH)
+    publish_run(table, "r1", {D2: "k2"})
+
+    def refuse(*_):
+        raise UnavailableError("the storage has gone away")
+
+    monkeypatch.setattr(swap, "discard", refuse)
+    receipt = commit(plan, staged, manifest, is_live=is_live)
+    assert (receipt.version, [unit.values for unit in receipt.dropped]) == (2, [D2])
+    assert "the storage has gone away" in caplog.text
+
+
 def test_other_content_meanwhile_fences_out_and_says_who(table):
     publish_run(table, "r0", BOTH)
     plan, staged, manifest = prepared(table, "r1", {D1: "n1", D2: "n2"})
@@ -639,6 +654,19 @@ def test_an_optimize_after_appends_keeps_them_live(table):
     assert len(active_adds(table)) == 1
     assert runs_by_unit(table) == {D1: {"r1": 2, "r2": 2}}
     assert live_units(table, {D1: "k2"}, "append") == {D1: True}
+
+
+@only_delta
+def test_a_damaged_file_that_statistics_do_not_prove_is_foreign(table):
+    publish_run(table, "r1", {D1: "k1"})
+    publish_run(table, "r2", {D1: "k2"}, mode="append")
+    DeltaTable(table).optimize.compact()
+    (path,) = [file.path for file in open_table(table).files]
+    data = (Path(table) / path).read_bytes()
+    assert look(table).units[D1].runs == (("r1", 2), ("r2", 2))
+    for damaged in (b"", b"PAR1", data[: len(data) // 2], data[:4] + bytes(len(data) - 12) + data[-8:]):
+        (Path(table) / path).write_bytes(damaged)
+        assert (look(table).units[D1].runs, look(table).units[D1].foreign_files) == ((), 1)
 
 
 def test_replace_replaces_the_whole_table(table):

@@ -13,7 +13,9 @@ from batchscore.contracts import RunRecord
 from batchscore.errors import SettingsError
 from batchscore.plan.units import is_live
 from batchscore.publish import commit, inspect
-from batchscore.record import append, history, ledger_uri, rebuild, show, versions_given
+from batchscore.record import append, history, ledger, ledger_uri, mask, rebuild, show, versions_given
+from batchscore.rollback import rollback
+from batchscore.tables import open_table
 from tests.factories.staging import day, look, make_plan, offer, publish_run, stage
 
 D1, D2 = day("2026-01-01"), day("2026-01-02")
@@ -74,6 +76,34 @@ def test_a_crash_between_commit_and_record_is_mended(table):
     assert DeltaTable(ledger_uri(table)).count() == 2
 
 
+def test_a_run_whose_commit_landed_after_it_was_noted_as_failed_is_published(table):
+    publish_run(table, "r1", {D1: "k1"})
+    publish_run(table, "r2", {D1: "k2"})
+    append(table, record(table, "r1", "9999-01-01T00:00:00+00:00", state="failed", exit_code=7, backfill="b1"))
+    append(table, record(table, "r2", "2020-01-01T00:00:00+00:00"))
+    found = {entry.run_id: entry for entry in history(table, 9)}
+    assert (found["r1"].state, found["r1"].table_version, found["r1"].exit_code) == ("published", 0, 0)
+    assert found["r1"].backfill == "b1"
+    assert {entry.run_id: entry for entry in history(table, 9)} == found
+    assert DeltaTable(ledger_uri(table)).count() == 3
+    assert rollback(table, "r1").version == 2
+
+
+def test_what_a_failed_run_offered_is_looked_for_in_commits_since_then(table, monkeypatch):
+    monkeypatch.setattr("batchscore.record.published.FIRST_COMMITS", 1)
+    for number in range(6):
+        publish_run(table, f"r{number}", {D1: f"k{number}"})
+        append(table, record(table, f"r{number}", state="failed" if number == 1 else "published"))
+    assert {entry.run_id: entry.table_version for entry in history(table, 9)}["r1"] == 1
+    seen = []
+    real = type(open_table(table)).versions
+    monkeypatch.setattr(type(open_table(table)), "versions", lambda self, limit=None: seen.append(limit) or real(self))
+    later = replace(manifests.read(table, "r5"), run_id="r9", created_at="9999-01-01T00:00:00+00:00")
+    manifests.write(table, later)
+    assert len(history(table, 9)) == 6
+    assert seen == [1]
+
+
 def test_a_run_that_never_committed_is_not_history(table):
     publish_run(table, "r1", {D1: "k1"})
     plan = make_plan(look(table), "r2", {D2: "k2"})
@@ -114,6 +144,58 @@ def test_a_damaged_ledger_keeps_refused_runs(table, damage, caplog):
     assert "ledger" in caplog.text
     append(table, record(table, "r3"))
     assert len(history(table, 9)) == 3
+
+
+def test_a_file_that_a_retention_has_just_deleted_is_no_damage(table, monkeypatch, caplog):
+    append(table, record(table, "r1"))
+    append(table, record(table, "bad", state="refused", exit_code=4))
+    real = ledger._active_names
+
+    def names(uri):
+        found = real(uri)
+        monkeypatch.setattr(ledger, "_active_names", real)
+        merged = DeltaTable(ledger_uri(table))
+        merged.optimize.compact()
+        merged.vacuum(0, dry_run=False, enforce_retention_duration=False)
+        return found
+
+    monkeypatch.setattr(ledger, "_active_names", names)
+    assert {entry.run_id: entry.state for entry in history(table, 9)} == {"r1": "published", "bad": "refused"}
+    assert caplog.text == ""
+    assert not list(Path(ledger_uri(table)).glob("_damaged_*"))
+
+
+def test_a_file_that_is_gone_for_good_is_damage(table):
+    append(table, record(table, "r1"))
+    append(table, record(table, "bad", state="refused", exit_code=4))
+    next(path for path in Path(ledger_uri(table)).glob("*.parquet") if b"r1" in path.read_bytes()).unlink()
+    assert [entry.run_id for entry in history(table, 9)] == ["bad"]
+    assert [entry.run_id for entry in history(table, 9)] == ["bad"]
+
+
+@pytest.mark.parametrize("damage", ["log", "data"])
+def test_a_rebuilt_ledger_does_not_bring_masked_text_back(table, damage):
+    append(table, record(table, "r1", message="row id=4711 is odd"))
+    append(table, record(table, "bad", state="refused", exit_code=4, detail="row id=4711 is odd"))
+    assert mask(table, lambda text: text.replace("4711", "***"), dry_run=False).rows == 2
+    append(table, record(table, "r3"))
+    folder = Path(ledger_uri(table))
+    if damage == "log":
+        (folder / "_delta_log" / f"{3:020d}.json").write_text("{broken")
+    else:
+        next(path for path in folder.glob("*.parquet") if b"r3" in path.read_bytes()).write_bytes(b"PAR1")
+    found = {entry.run_id: entry.message + entry.detail for entry in history(table, 9)}
+    assert found["r1"] == found["bad"] == "row id=*** is odd"
+
+
+def test_of_a_file_that_was_replaced_a_row_comes_back_without_its_text(table):
+    append(table, record(table, "bad", state="refused", exit_code=4, detail="row id=4711 is odd"))
+    mask(table, lambda text: text.replace("4711", "***"), dry_run=False)
+    (masked,) = DeltaTable(ledger_uri(table)).file_uris()
+    (Path(ledger_uri(table)) / masked.rsplit("/", 1)[-1]).write_bytes(b"PAR1")
+    (entry,) = history(table, 9)
+    assert (entry.state, entry.exit_code, entry.detail) == ("refused", 4, "")
+    assert "without its text" in entry.message
 
 
 def test_appending_to_a_damaged_ledger_rebuilds_it(table):

@@ -172,7 +172,14 @@ def test_fewer_days_than_promised_need_a_word(table):
 
 @pytest.mark.parametrize(
     ("text", "days"),
-    [("interval 1 week", 7), ("interval 720 hours", 30), ("interval 25 hours", 2), ("14 days", 14), ("odd", 7)],
+    [
+        ("interval 1 week", 7),
+        ("interval 720 hours", 30),
+        ("interval 25 hours", 2),
+        ("14 days", 14),
+        ("odd", 7),
+        ("interval 99999999999 weeks", publish.MOST_DAYS),
+    ],
 )
 def test_days_that_a_delta_table_promises(tmp_path, text, days):
     table = str(tmp_path / "delta")

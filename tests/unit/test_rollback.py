@@ -12,17 +12,19 @@ from deltalake import DeltaTable
 from batchscore import amendments, publish, record
 from batchscore.contracts import TargetState, UnitState, Withdrawal
 from batchscore.errors import FencedOutError, InputError, SettingsError, SetupError, UnavailableError
+from batchscore.forget import forget
 from batchscore.plan import make
 from batchscore.plan.units import is_live
 from batchscore.plan.withdrawals import withdrawal_of
 from batchscore.predictions import read_predictions
-from batchscore.publish import commit, fence
+from batchscore.publish import commit, fence, swap
 from batchscore.publish import rollback as room
+from batchscore.retain import retain
 from batchscore.rollback import rollback
 from batchscore.tables import open_table
 from tests.factories import values
-from tests.factories.delta import set_properties
-from tests.factories.staging import day, live_units, look, make_plan, offer, publish_run, stage
+from tests.factories.delta import commit_by_hand, set_properties
+from tests.factories.staging import day, live_units, look, make_plan, offer, publish_run, replay_run, stage
 
 D1, D2, D3 = day("2026-01-01"), day("2026-01-02"), day("2026-01-03")
 BOTH = {D1: "k1", D2: "k2"}
@@ -183,6 +185,48 @@ def test_a_delta_log_that_was_cleaned(tmp_path):
         rollback(table, "r1")
 
 
+def test_a_commit_that_says_nothing_of_itself_shifts_no_version(tmp_path):
+    table = str(tmp_path / "delta")
+    for run, keys in (("r1", BOTH), ("r2", {D1: "n1"})):
+        publish_run(table, run, keys)
+    commit_by_hand(table, [{"txn": {"appId": "another-engine", "version": 1}}])  # no commitInfo: the protocol allows it
+    publish_run(table, "r3", {D3: "k3"})
+    numbers = {"r1": 0, "r2": 1, "": 2, "r3": 3}
+    assert {commit.run_id: commit.version for commit in open_table(table).versions()} == numbers
+    assert [commit.run_id for commit in open_table(table).versions(3)] == ["r3", "", "r2"]
+    assert {item.commit.run_id: item.commit.version for item in open_table(table).past()} == numbers
+    assert [swap.landed_version(open_table(table), run, 0) for run in ("r1", "r2", "r3")] == [None, 1, 3]
+    assert all(commit.committed_at for commit in open_table(table).versions())
+    assert [commit.run_id for commit in open_table(table, 1).versions()] == ["r2", "r1"]  # newer ones are not its past
+    back = rollback(table, "r1")
+    assert (back.plan.to_version, rows_of(table)) == (0, rows_of(table, 0))
+
+
+def test_a_damaged_commit_below_a_checkpoint_ends_what_looks_back(tmp_path):
+    table = str(tmp_path / "delta")
+    for number in range(4):
+        publish_run(table, f"r{number}", {D1: f"k{number}"})
+    DeltaTable(table).create_checkpoint()
+    (Path(table) / "_delta_log" / f"{1:020d}.json").write_bytes(b"\x00garbage")
+    for ask in (lambda: rollback(table, "r2"), lambda: retain(table), lambda: forget(table, [{"id": "1"}])):
+        with pytest.raises(InputError, match="version 1 cannot be read"):
+            ask()
+    assert publish_run(table, "r4", {D1: "k4"}).version == 4  # runs look at newer commits alone
+
+
+def test_of_many_commits_those_that_are_left_are_listed(tmp_path, monkeypatch):
+    table = str(tmp_path / "delta")
+    for number in range(4):
+        publish_run(table, f"r{number}", {D1: f"k{number}"})
+    DeltaTable(table).create_checkpoint()
+    (Path(table) / "_delta_log" / f"{0:020d}.json").unlink()
+    by_name = open_table(table).versions()
+    monkeypatch.setattr("batchscore.arrow.commits.MOST_UNLISTED", 1)
+    assert [commit.version for commit in by_name] == [3, 2, 1]
+    assert open_table(table).versions() == by_name
+    assert open_table(table).versions(2) == by_name[:2]
+
+
 def test_a_table_that_batchscore_may_not_write(tmp_path):
     table = str(tmp_path / "delta")
     publish_run(table, "r1", BOTH)
@@ -283,6 +327,15 @@ def test_what_was_rolled_back_is_withdrawn_while_the_unit_stays_so(table):
     assert withdrawal_of(look(table), D3, "n3") is not None
 
 
+def test_a_replay_that_was_rolled_back_can_be_asked_for_again(table):
+    publish_run(table, "r1", {D1: "k1"})
+    replay_run(table, "r2", "r1", D1, [7])
+    rollback(table, "r1")
+    assert replay_run(table, "r3", "r1", D1, [7]).version == 3
+    assert [row[::2] for row in rows_of(table)] == [("r1", 0), ("r1", 1), ("r3", 7)]
+    assert live_units(table, {D1: "k1"}) == {D1: True}
+
+
 def test_all_runs_since_are_withdrawn(table):
     publish_run(table, "r1", {D1: "a"})
     publish_run(table, "r2", {D1: "b"})
@@ -293,6 +346,51 @@ def test_all_runs_since_are_withdrawn(table):
     rollback(table, "r3")
     assert live_units(table, {D1: "c"}) == {D1: True}
     assert withdrawal_of(look(table), D1, "a").run_id == "r1"
+
+
+def test_a_rollback_that_was_undone_takes_nothing_back(tmp_path):
+    table = str(tmp_path / "delta")
+    publish_run(table, "r1", {D1: "k1"})
+    publish_run(table, "r2", {D2: "k2"})
+    rollback(table, "r1")
+    assert withdrawal_of(look(table), D2, "k2") is not None
+    rollback(table, "r2")
+    DeltaTable(table).delete("ds = '2026-01-02'")  # the unit is as the first rollback left it, and not by it
+    assert D2 not in look(table).units
+    assert withdrawal_of(look(table), D2, "k2") is None
+    assert publish_run(table, "r3", {D2: "k2"}).version == 5
+
+
+def test_a_rollback_to_behind_another_one_leaves_it_standing(table):
+    publish_run(table, "r1", {D1: "k1"})
+    publish_run(table, "r2", {D1: "k2"})
+    rollback(table, "r1")
+    publish_run(table, "r5", {D2: "k5"})
+    publish_run(table, "r6", {D1: "k6"})
+    rollback(table, "r5")
+    assert withdrawal_of(look(table), D1, "k2") is not None
+    assert withdrawal_of(look(table), D1, "k6") is not None
+
+
+def test_a_rollback_that_does_not_change_a_unit_undoes_nothing_of_it(table):
+    publish_run(table, "r1", BOTH)
+    publish_run(table, "r2", {D1: "k2"})
+    rollback(table, "r1")
+    publish_run(table, "r3", {D2: "k3"})
+    rollback(table, "r1")
+    assert withdrawal_of(look(table), D1, "k2") is not None
+    assert withdrawal_of(look(table), D2, "k3") is not None
+
+
+def test_a_rollback_that_never_landed_undoes_none(table):
+    publish_run(table, "r1", {D1: "k1"})
+    publish_run(table, "r2", {D1: "k2"})
+    rollback(table, "r1")
+    (record_of_it,) = amendments.rollbacks(table)
+    assert record_of_it.version == 2
+    killed = replace(record_of_it, rollback_id="9", to_run="r2", to_version=1, from_version=2, version=-1)
+    amendments.write(table, killed)
+    assert withdrawal_of(look(table), D1, "k2") is not None
 
 
 def test_a_record_whose_commit_never_landed_counts_for_nothing(table):

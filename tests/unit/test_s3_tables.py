@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import get_type_hints
 
 import pytest
+from deltalake import DeltaTable
 
-from batchscore import manifests, record
+from batchscore import amendments, manifests, record
 from batchscore.arrow.filesystem import make_folder, open_filesystem
 from batchscore.arrow.reach import require_reachable, storage_failure
 from batchscore.contracts import RunRecord
@@ -20,17 +22,21 @@ from batchscore.errors import (
     UnavailableError,
     UnsureError,
 )
+from batchscore.forget import forget
 from batchscore.plan.units import is_live
 from batchscore.predictions import read_predictions
 from batchscore.publish import commit, discard_run, fence, prepare
 from batchscore.record import ledger_uri
+from batchscore.retain.merging import merge
+from batchscore.rollback import rollback
+from batchscore.s3 import delta_options
 from batchscore.tables import open_table
 from tests.factories.staging import day, live_units, look, make_plan, offer, publish_run, stage
 from tests.object_store import LATE_SECONDS
 
 D1, D2 = day("2026-01-01"), day("2026-01-02")
 BOTH = {D1: "k1", D2: "k2"}
-COMMIT = {"delta": r"PUT \S+/_delta_log/\d{20}\.json", "parquet": r"PUT \S+/_batchscore/current\.json"}
+COMMIT = {"delta": r"PUT \S+/delta/_delta_log/\d{20}\.json", "parquet": r"PUT \S+/_batchscore/current\.json"}
 DEAD_SECONDS = 60  # an operation against a dead store ends within
 
 
@@ -217,6 +223,65 @@ def test_a_put_that_comes_late_finds_its_place_taken(table, store):
         commit(*offered, is_live=is_live)
 
 
+def many_small_files(table):
+    publish_run(table, "r0", {D1: "k0"})
+    plan = make_plan(look(table), "r1", {D2: "k1"})
+    staged, manifest = offer(plan, [stage(plan, D2, [number]) for number in range(3)], {D2: "k1"})
+    commit(plan, staged, manifest, is_live=is_live)
+
+
+# What changes a table of two versions, and the records that it writes before its commit.
+COMMANDS = {
+    "merge": (lambda table: merge(table, "m1"), None),
+    "forget": (lambda table: forget(table, [{"id": "1"}]), amendments.forgettings),
+    "rollback": (lambda table: rollback(table, "r0"), amendments.rollbacks),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_late_put_of_what_changes_a_table_finds_its_place_taken(table, store, command):
+    """Answered with an error, done seconds later: by then its files and its record are gone."""
+    many_small_files(table)
+    act, records = COMMANDS[command]
+    before = rows_of(table)
+    late = store.failing("late", COMMIT[format_of(table)], times=5)  # as often as a request is tried
+    with late as fault, pytest.raises(UnavailableError, match="the table is as it was"):
+        act(table)
+    assert fault.hits == 5
+    time.sleep(LATE_SECONDS + 3)
+    assert rows_of(table) == before
+    assert open_table(table).version == 2  # the fence
+    assert records is None or records(table) == ()
+    act(table)
+    assert open_table(table).version == 3
+    assert rows_of(table) == before if command == "merge" else len(rows_of(table)) < len(before)
+
+
+def test_what_may_still_land_keeps_its_files_and_its_record(table, store, bucket):
+    many_small_files(table)
+    act, records = COMMANDS["forget"]
+    before = rows_of(table)
+    with store.failing("error", COMMIT[format_of(table)]), pytest.raises(UnsureError, match="is not known"):
+        act(table)
+    assert rows_of(table) == before
+    assert len(records(table)) == 1
+    written = records(table)[0].forget_id
+    assert any(written in key and key.endswith(".parquet") for key in store.keys(bucket))
+    act(table)
+    assert open_table(table).version == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_landed_unheard_is_done(table, store, command):
+    many_small_files(table)
+    act, records = COMMANDS[command]
+    with store.failing("landed", COMMIT[format_of(table)]):
+        act(table)
+    assert open_table(table).version == 2
+    assert records is None or len(records(table)) == 1
+    assert len(rows_of(table)) > 0
+
+
 def test_a_first_commit_that_never_lands_leaves_its_files(table, store):
     offered = prepared(table, "r1", BOTH)
     failing = store.failing("error", COMMIT[format_of(table)], times=5)
@@ -230,6 +295,17 @@ def test_a_first_commit_that_landed_unheard_made_the_table(table, store):
     with store.failing("landed", COMMIT[format_of(table)]):
         assert commit(*offered, is_live=is_live).version == 0
     assert len(rows_of(table)) == 4
+
+
+def test_a_first_commit_that_lands_late_is_noted_as_published(table, store):
+    offered = prepared(table, "r1", BOTH)
+    with store.failing("late", COMMIT[format_of(table)], times=5), pytest.raises(UnsureError):
+        commit(*offered, is_live=is_live)
+    record.append(table, replace(entry(table), state="failed", exit_code=7))
+    assert [row.state for row in record.history(table)] == ["failed"]
+    time.sleep(LATE_SECONDS + 3)
+    assert runs_of(table) == {"r1"}
+    assert [(row.state, row.table_version) for row in record.history(table)] == [("published", 0)]
 
 
 def test_a_store_that_fails_now_and_then_is_no_matter(table, store):
@@ -296,6 +372,20 @@ def test_reading_and_looking_at_a_dead_store_is_unavailable(table, store):
             assert time.monotonic() - started < DEAD_SECONDS
 
 
+@pytest.mark.parametrize("kind", ["error", "slow_down"])
+def test_a_file_of_several_runs_that_is_not_given_is_no_foreign_one(bucket, store, kind):
+    """No statistics tell whose rows it holds: an OPTIMIZE has merged them."""
+    table = f"s3://{bucket}/predictions/delta"
+    for run in ("r1", "r2"):
+        publish_run(table, run, {D1: run}, mode="append")
+    DeltaTable(table, storage_options=delta_options(table)).optimize.compact()
+    assert look(table).units[D1].runs == (("r1", 2), ("r2", 2))
+    with store.failing(kind, r"GET \S+\.parquet"), pytest.raises(UnavailableError):
+        look(table)
+    with store.failing(kind, r"GET \S+\.parquet", times=1):
+        assert look(table).units[D1].foreign_files == 0
+
+
 def test_permission_taken_away_is_no_matter_of_trying_again(table, store):
     publish_run(table, "r1", BOTH)
     with store.failing("denied", "PUT"), pytest.raises(SettingsError, match="cannot be written"):
@@ -328,6 +418,17 @@ def test_a_ledger_that_cannot_be_written_ends_in_time(table, store):
     assert time.monotonic() - started < DEAD_SECONDS
     record.append(table, entry(table, "r3"))
     assert {row.run_id for row in record.history(table)} == {"r1", "r3"}
+
+
+def test_a_ledger_that_cannot_be_read_for_a_moment_is_left_as_it_is(table, store, bucket):
+    record.append(table, entry(table))
+    record.append(table, replace(entry(table, "bad"), state="refused"))
+    before = set(store.keys(bucket))
+    with store.failing("slow_down", r"GET \S+__runs/part\S+\.parquet") as fault, pytest.raises(UnavailableError):
+        record.history(table)
+    assert fault.hits
+    assert set(store.keys(bucket)) == before
+    assert {row.run_id: row.state for row in record.history(table)} == {"r1": "published", "bad": "refused"}
 
 
 def test_a_damaged_ledger_is_rebuilt(table):

@@ -17,9 +17,12 @@ import pytest
 
 from batchscore.contracts import OutputColumn
 from batchscore.errors import FencedOutError, InputError, SettingsError, SetupError, UnavailableError
+from batchscore.forget import forget
 from batchscore.plan.units import is_live
 from batchscore.predictions import read_predictions
 from batchscore.publish import commit, fence, inspect
+from batchscore.retain import retain
+from batchscore.rollback import rollback
 from batchscore.tables import Conflict, open_table, parquet, places, versions
 from batchscore.tables.places import LocalPlace
 from batchscore.tables.pointer import POINTER, VERSIONS_FOLDER, from_json, to_json
@@ -361,6 +364,8 @@ def _changed_file(**changes):
         _changed(partition_by=["none"]),
         _changed(schema=[{"name": "x", "type": "map", "nullable": True}]),
         _changed(previous="../../etc/passwd"),
+        _changed(committed_at="yesterday"),
+        _changed(committed_at="2026-11-21T06:00:00"),
         _changed_file(path="../other/x.parquet"),
         _changed_file(path="_runs/../../x.parquet"),
         _changed_file(rows=-1),
@@ -375,6 +380,17 @@ def test_a_damaged_pointer_is_named_and_nothing_is_guessed(table, damaged):
         with pytest.raises(InputError, match=r"current\.json is damaged") as caught:
             ask()
         assert len(str(caught.value)) < 2_000
+
+
+def test_a_damaged_older_version_ends_what_looks_back(table):
+    publish_run(table, "r1", {D1: "k1"})
+    publish_run(table, "r2", {D1: "k2"})
+    older = Path(table) / document(table)["previous"]
+    older.write_text(json.dumps({**json.loads(older.read_text()), "committed_at": "2026-13-45"}))
+    for ask in (lambda: rollback(table, "r1"), lambda: retain(table), lambda: forget(table, [{"id": "1"}])):
+        with pytest.raises(InputError, match="is damaged"):
+            ask()
+    assert publish_run(table, "r3", {D1: "k3"}).version == 2
 
 
 def test_a_pointer_that_is_no_text(table):
