@@ -35,6 +35,12 @@ def unit_of(file: SourceFile, partition_by: Iterable[str]) -> UnitValues:
     return tuple((name, values[name] or None) for name in partition_by)
 
 
+def units_of(files: Iterable[SourceFile], partition_by: Iterable[str]) -> frozenset[UnitValues]:
+    """The units of the output that files of the input belong to."""
+    names = tuple(partition_by)
+    return frozenset(unit_of(file, names) for file in files)
+
+
 def unit_key(model_digest: str, files: Iterable[SourceFile], settings_digest: str, values: UnitValues) -> str:
     """The key of a unit whose input files are known; their order does not matter.
 

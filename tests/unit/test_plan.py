@@ -279,3 +279,19 @@ def test_a_predicates_columns_are_read_too():
     plan = make(values.plan_inputs(source=source, restriction=restriction))
     assert [column.name for column in plan.task.source_columns] == ["id", "amount", "ds", "note"]
     assert plan.expected_rows == -1
+
+
+def test_a_unit_that_a_published_run_found_empty_is_live_under_that_key_alone():
+    plan = make(values.plan_inputs())
+    target = replace(published(plan, rows=(100, 0), drop=(DAYS[1],)), emptied={DAYS[1]: frozenset({plan.units[1].key})})
+    again = make(values.plan_inputs(target=target))
+    assert again.nothing_to_do
+    assert again.units[1].reason == "already published: it has no row"
+    assert actions(make(values.plan_inputs(target=target, force=True))) == ["score", "score"]
+    first, second = values.source().files
+    changed = values.source(files=(first, replace(second, stamp="t3")))
+    assert actions(make(values.plan_inputs(target=target, source=changed))) == ["live", "score"]
+    refilled = replace(target, units={**target.units, DAYS[1]: UnitState((("run2", 5),))})
+    assert actions(make(values.plan_inputs(target=refilled))) == ["live", "score"]
+    unproved = replace(target, emptied={})
+    assert actions(make(values.plan_inputs(target=unproved))) == ["live", "score"]
