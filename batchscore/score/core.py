@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from batchscore.arrow.types import to_arrow
 from batchscore.arrow.values import scalar_of
 from batchscore.contracts import Binding, ModelInput, OutputColumn, ReasonCount, Schema, ScoringTask
+from batchscore.engines.isolation import Isolating, Scorer
 from batchscore.errors import InputError, ModelError
 from batchscore.score.casts import CastColumn, bind, is_coded_text, normalized
-from batchscore.score.isolation import Isolating, Scorer
 from batchscore.score.quarantine import (
     Fault,
     key_faults,

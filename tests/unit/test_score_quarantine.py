@@ -27,9 +27,9 @@ from batchscore.contracts import (
     Rule,
     merged,
 )
+from batchscore.engines.isolation import HOPELESS_PROBES, HOPELESS_ROWS, Isolating
 from batchscore.errors import BadRowsError, BatchscoreError, ModelError, ModelRaisedError
 from batchscore.score.core import score_batch
-from batchscore.score.isolation import HOPELESS_ROWS, Isolating
 from batchscore.score.quarantine import quarantine_schema
 from batchscore.score.worker import known_rows
 from batchscore.score.writer import QuarantineWriter
@@ -157,6 +157,52 @@ def test_a_model_that_raises_on_everything_is_an_error_of_the_model():
     with pytest.raises(ModelError, match="raised on each of") as caught:
         isolating.scores(batch(range(100), [float(n) for n in range(100)]).select(["amount"]))
     assert "poison among them" in caught.value.text()
+
+
+def amounts(rows):
+    return batch(range(rows), [float(n) for n in range(rows)]).select(["amount"])
+
+
+@pytest.mark.parametrize("poison", [range(16), range(40), range(4080, 4096), range(0, 4096, 2), range(4070)])
+def test_poison_side_by_side_does_not_hide_the_rows_that_score(poison):
+    scores = Isolating(Allergic(poison)).scores(amounts(4096))
+    assert [place for place, _ in scores.raised] == list(poison)
+    good = [n for n in range(4096) if n not in set(poison)]
+    assert scores.outputs.column(0).to_pylist() == [2.0 * n for n in good]
+
+
+@pytest.mark.parametrize("rows", [2, HOPELESS_ROWS - 1])
+def test_a_few_poisoned_rows_before_any_that_scores_are_left_to_the_run_to_judge(rows):
+    isolating = Isolating(Allergic(range(rows)))
+    scores = isolating.scores(amounts(rows))
+    assert scores.outputs is None
+    assert [place for place, _ in scores.raised] == list(range(rows))
+    assert isolating.scores(batch([1], [99.0]).select(["amount"])).raised == ()
+
+
+class Counting(Doubling):
+    """Raises on everything; counts how often it is asked."""
+
+    def score(self, inputs):
+        self.calls += 1
+        raise ValueError("poison among them")
+
+
+@pytest.mark.parametrize("rows", [HOPELESS_ROWS, 100, 4096, 65_536])
+def test_a_model_that_raises_on_everything_is_not_asked_for_every_row(rows):
+    engine = Counting()
+    with pytest.raises(ModelError, match="raised on each of") as caught:
+        Isolating(engine).scores(amounts(rows))
+    assert "poison among them" in caught.value.text()
+    assert engine.calls <= min(2 * rows, 3 * HOPELESS_PROBES + 2)
+
+
+def test_a_broken_model_on_many_small_batches_ends_with_its_own_error():
+    isolating = Isolating(Counting(), max_rows=20)
+    for _ in range(4):
+        assert len(isolating.scores(amounts(5)).raised) == 5
+    with pytest.raises(ModelError, match="raised on each of 25 rows"):
+        isolating.scores(amounts(5))
 
 
 def test_one_poisoned_row_alone_is_left_to_the_run_to_judge():
