@@ -29,7 +29,7 @@ from batchscore.contracts import (
 )
 from batchscore.engines.isolation import HOPELESS_PROBES, HOPELESS_ROWS, Isolating
 from batchscore.errors import BadRowsError, BatchscoreError, ModelError, ModelRaisedError
-from batchscore.score.core import score_batch
+from batchscore.score.core import scorable_inputs, score_batch
 from batchscore.score.quarantine import quarantine_schema
 from batchscore.score.worker import known_rows
 from batchscore.score.writer import QuarantineWriter
@@ -334,3 +334,8 @@ def test_a_damaged_quarantine_is_worth_a_retry(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(BatchscoreError, match="cannot be read"):
         known_rows(Replay("r1", (Column("id", "long"),), ("a.parquet",), str(tmp_path), ((),)))
+
+
+def test_rows_to_measure_on_are_those_that_a_run_gives_to_an_engine(tmp_path):
+    rows = batch([1, None, 3, 4], [1.0, 2.0, -3.0, 4.0])
+    assert scorable_inputs(rows, task(tmp_path, POSITIVE)).to_pydict() == {"amount": [1.0, 4.0]}
