@@ -211,8 +211,8 @@ def _model_inputs(
         bound = by_input[model_input.name]
         column = bind([_source(rows, binding) for binding in bound], bound, model_input)
         arrays.append(column.values)
-        if column.bad is not None:
-            bad.append((bound[0], column))
+        found = zip(bound, column.parts, strict=True) if column.parts else ((bound[0], column),)
+        bad.extend((binding, part) for binding, part in found if part.bad is not None)
     return pa.RecordBatch.from_arrays(arrays, names=[model_input.name for model_input in inputs]), bad
 
 

@@ -336,6 +336,28 @@ def test_a_damaged_quarantine_is_worth_a_retry(tmp_path):
         known_rows(Replay("r1", (Column("id", "long"),), ("a.parquet",), str(tmp_path), ((),)))
 
 
+def test_a_null_in_one_of_a_tensors_columns_is_recorded_as_that_columns(tmp_path):
+    names = ("a", "b", "c")
+    made = task(
+        tmp_path,
+        bindings=tuple(Binding("", name, "long", "long", "same", null_rows_bad=True) for name in names),
+        source_columns=(Column("id", "long"), *(Column(name, "long") for name in names)),
+    )
+    tensor = ModelInput("", "long", True, (-1, 3), names)
+    made = dataclasses.replace(made, model=dataclasses.replace(made.model, inputs=(tensor,)))
+    rows = pa.RecordBatch.from_pydict(
+        {"id": [1, 2, 3], "a": [10, None, 30], "b": pa.array([None, 2, 3], pa.int64()), "c": [7, 8, 9]}
+    )
+
+    class Sum:
+        def score(self, inputs):
+            return pa.RecordBatch.from_arrays([pa.array([5.0] * inputs.num_rows)], names=["prediction"])
+
+    scored = score_batch(rows, made, Sum())
+    assert scored.table.column("id").to_pylist() == [3]
+    assert sorted(left_out(scored)) == [(1, "null", "b", {"b": None}), (2, "null", "a", {"a": None})]
+
+
 def test_rows_to_measure_on_are_those_that_a_run_gives_to_an_engine(tmp_path):
     rows = batch([1, None, 3, 4], [1.0, 2.0, -3.0, 4.0])
     assert scorable_inputs(rows, task(tmp_path, POSITIVE)).to_pydict() == {"amount": [1.0, 4.0]}
