@@ -113,6 +113,9 @@ def columns_to_read(
     needed = {binding.source for binding in bindings} | {column.ref for column in columns if column.origin == "source"}
     needed.update(predicate_columns(predicate))
     needed.update(name for rule in rules for name in rule.columns)
+    # Of a row that breaks such a rule these values are kept, as far as a worker can read them.
+    types = {column.name: column.type for column in source}
+    needed.update(name for rule in rules for name in rule.named if is_supported(types[name]))
     computed = tuple(Column(rule.columns[0], "boolean") for rule in rules if rule.sql)
     return (*(column for column in source if column.name in needed), *computed)
 

@@ -8,12 +8,15 @@ import pytest
 
 from batchscore.contracts import (
     Column,
+    Compare,
+    Constant,
     IsNull,
     ManifestHead,
     ManifestUnit,
     ModelInput,
     ModelOutput,
     Restriction,
+    Rule,
     SourceFile,
     TargetState,
     UnitState,
@@ -295,3 +298,24 @@ def test_a_unit_that_a_published_run_found_empty_is_live_under_that_key_alone():
     assert actions(make(values.plan_inputs(target=refilled))) == ["live", "score"]
     unproved = replace(target, emptied={})
     assert actions(make(values.plan_inputs(target=unproved))) == ["live", "score"]
+
+
+def test_what_spark_computes_a_rule_from_is_read_and_changes_no_key():
+    source = values.source(
+        columns=(*values.source().columns, Column("city", "string"), Column("odd", "unsupported(map)"))
+    )
+    settings = values.config(output={"partition_by": ["ds"]}, scoring={"runner": "spark"})
+    rule = Rule(
+        "r",
+        "rule",
+        ("__batchscore_rule_0",),
+        Compare("__batchscore_rule_0", "=", Constant(True, "boolean")),
+        sql="upper(city) = 'X'",
+    )
+    plans = [
+        make(values.plan_inputs(source=source, config=settings, rules=(found,)))
+        for found in (rule, replace(rule, named=("city", "odd")))
+    ]
+    assert [unit.key for unit in plans[0].units] == [unit.key for unit in plans[1].units]
+    assert "city" in [column.name for column in plans[1].task.source_columns]
+    assert "odd" not in [column.name for column in plans[1].task.source_columns]

@@ -358,6 +358,22 @@ def test_a_null_in_one_of_a_tensors_columns_is_recorded_as_that_columns(tmp_path
     assert sorted(left_out(scored)) == [(1, "null", "b", {"b": None}), (2, "null", "a", {"a": None})]
 
 
+def test_a_rule_that_spark_computes_keeps_the_values_of_the_columns_that_it_names(tmp_path):
+    computed = "__batchscore_rule_0"
+    rule = Rule(
+        "loud",
+        "rule",
+        (computed,),
+        Compare(computed, "=", Constant(True, "boolean")),
+        sql="upper(text) = text",
+        named=("text",),
+    )
+    columns = (Column("id", "long"), Column("amount", "double"), Column("text", "string"), Column(computed, "boolean"))
+    made = task(tmp_path, rule, source_columns=columns)
+    rows = pa.RecordBatch.from_pydict({"id": [1, 2], "amount": [1.0, 2.0], "text": ["A", "b"], computed: [True, False]})
+    assert left_out(score_batch(rows, made, Doubling())) == [(2, "rule", "loud", {"text": "b"})]
+
+
 def test_rows_to_measure_on_are_those_that_a_run_gives_to_an_engine(tmp_path):
     rows = batch([1, None, 3, 4], [1.0, 2.0, -3.0, 4.0])
     assert scorable_inputs(rows, task(tmp_path, POSITIVE)).to_pydict() == {"amount": [1.0, 4.0]}
