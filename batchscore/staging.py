@@ -215,7 +215,8 @@ def _lost_units(plan: ScoringPlan, staged: StagedOutput) -> list[str]:
     if plan.restriction.where is not None or plan.restriction.predicate is not None:
         return []
     staged_units = {file.unit for file in staged.files}
-    return [unit_text(unit.values) for unit in plan.to_score if unit.rows > 0 and unit.values not in staged_units]
+    # Rows that nobody has counted (-1) are rows; a file that holds none is no loss.
+    return [unit_text(unit.values) for unit in plan.to_score if unit.rows != 0 and unit.values not in staged_units]
 
 
 def _at_fault(row: BadRow) -> str:

@@ -87,7 +87,7 @@ def test_a_run_without_any_row_is_an_error_where_it_is_the_input_that_is_empty()
     assert collected(replace(whole, force=True)).rows_staged == 0
 
 
-@pytest.mark.parametrize("rows", [10])
+@pytest.mark.parametrize("rows", [10, -1])
 def test_a_unit_that_lost_all_its_rows_is_not_published_empty(rows):
     plan = replace(planned((D1, 10, UnitState()), (D2, rows, UnitState())), restriction=Restriction())
     with pytest.raises(BadRowsError, match="no row is left of 1 of 2 units"):
