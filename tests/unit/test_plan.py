@@ -300,6 +300,18 @@ def test_a_unit_that_a_published_run_found_empty_is_live_under_that_key_alone():
     assert actions(make(values.plan_inputs(target=unproved))) == ["live", "score"]
 
 
+@pytest.mark.parametrize("name", ["_reason", "_column", "_Detail", "_values"])
+def test_columns_named_like_the_quarantines_are_refused_where_they_would_stand_there(name):
+    source = values.source(columns=(*values.source().columns, Column(name, "string")))
+    with pytest.raises(SettingsError, match="named like those of the quarantine") as caught:
+        make(values.plan_inputs(source=source, config=values.config(output={"keys": []})))
+    assert name in caught.value.text()
+    assert "output.keys" in caught.value.text()
+    assert make(values.plan_inputs(source=source, config=values.config(output={"carry": [name]}))).to_score
+    with pytest.raises(SettingsError, match="named like those of the quarantine"):
+        make(values.plan_inputs(source=source, config=values.config(output={"keys": ["id", name]})))
+
+
 def test_what_spark_computes_a_rule_from_is_read_and_changes_no_key():
     source = values.source(
         columns=(*values.source().columns, Column("city", "string"), Column("odd", "unsupported(map)"))
