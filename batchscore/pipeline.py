@@ -285,7 +285,8 @@ def _carry_out(attempt: _Attempt) -> RunRecord:
             message = f"none of {staged.rows_quarantined:,} rows can be scored yet"
         return attempt.end("skipped", receipt=receipt, message=message)
     left_out = f", {staged.rows_quarantined:,} in quarantine" if staged.rows_quarantined else ""
-    message = f"{staged.rows_staged:,} rows as version {receipt.version}{left_out}"
+    amount = f"{staged.rows_staged:,} rows" if staged.rows_staged else f"no row of {len(receipt.published):,} units"
+    message = f"{amount} as version {receipt.version}{left_out}"
     return attempt.end("published", receipt=receipt, message=message)
 
 
@@ -322,6 +323,7 @@ def _staged(attempt: _Attempt) -> StagedOutput:
     if attempt.plan.task.replay is None:  # what a replay leaves out was left out before
         limits = attempt.config.quarantine
         staging.refuse_excess(attempt.plan, staged, QuarantineLimits(limits.max_fraction, limits.max_rows))
+        staging.refuse_vanishing(attempt.plan, staged)
     return staged
 
 
@@ -392,6 +394,8 @@ def _why_nothing(planned: ScoringPlan) -> str:
     runs = sorted({run for unit in live for run, _ in unit.before.runs})
     if runs:
         text += f" by run {listed(runs, 3)}"
+    empty = sum(not unit.before.runs for unit in live)
+    text += f", {empty} of them without a row" if empty else ""
     text += f", {older} stay published by an older model version" if older else ""
     return text + (f", {withdrawn} were rolled back (--force scores them again)" if withdrawn else "")
 

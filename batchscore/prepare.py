@@ -31,6 +31,7 @@ from batchscore.engines import cuda
 from batchscore.errors import SettingsError
 from batchscore.plan import PlanInputs, dates, make
 from batchscore.plan.columns import prediction_columns
+from batchscore.plan.units import units_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -155,7 +156,9 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark, ready: R
     refuse_output_inside_input(config.output.path, source)
     # Executors work in folders of their own: what they stage must not depend on the driver's.
     require_reachable(config.output.path, "output")
-    target = publish.inspect(absolute(config.output.path), config.output.format)
+    names = partition_by(config, source)
+    wanted = units_of(source.files, names) if set(names) <= set(source.partition_columns) else ()
+    target = publish.inspect(absolute(config.output.path), config.output.format, wanted)
     local = config.scoring.runner == "local"
     cores = os.cpu_count() or 1 if local else session.cores(config.spark.master, config.spark.conf)
     if local and ready is not None:
@@ -354,7 +357,8 @@ def pin_source(
         spark=spark if config.scoring.runner == "spark" else None,
         without_unreadable=without_unreadable,
     )
-    return source, read.restriction(partitions, config.input.where, source)
+    restriction = read.restriction(partitions, config.input.where, source)
+    return read.met(source, restriction), restriction
 
 
 def _partitions(config: JobConfig) -> dict[str, tuple[str | None, ...]]:
@@ -368,7 +372,8 @@ def _part_of(source: PinnedSource, config: JobConfig) -> tuple[PinnedSource, Res
     """The part of a pinned input that the settings name."""
     partitions = _partitions(config)
     part = read.narrowed(source, partitions)
-    return part, read.restriction(partitions, config.input.where, part)
+    restriction = read.restriction(partitions, config.input.where, part)
+    return read.met(part, restriction), restriction
 
 
 def partition_by(config: JobConfig, source: PinnedSource) -> tuple[str, ...]:

@@ -126,12 +126,50 @@ def _collected(plan: ScoringPlan, results: Sequence[TaskResult], seconds: float)
         quarantined=merged(count for result in results for count in result.quarantined),
         quarantine=tuple(file for result in results for file in result.quarantine),
     )
-    if staged.rows_read == staged.rows_filtered:
+    if staged.rows_read == staged.rows_filtered and not _may_be_empty(plan):
         raise InputError(
             "no row is left to score",
             hint="look at --where, --partition and the input: an empty result would replace what is published",
         )
     return staged
+
+
+def _may_be_empty(plan: ScoringPlan) -> bool:
+    """Whether a run that has no row at all is about units that are empty, and not about an input that is.
+
+    A condition that nothing meets, on an input that was never published, is rather a mistake; a day of which no row
+    meets it is not.
+    """
+    if not plan.units_known or plan.task.replay is not None or not (plan.target.exists or plan.restriction.partitions):
+        return False
+    return plan.force or (plan.mode != "replace" and all(unit.values for unit in plan.to_score))
+
+
+def refuse_vanishing(plan: ScoringPlan, staged: StagedOutput) -> None:
+    """Ends a run that has no row of a unit that holds some in the table: they would vanish because of a condition.
+
+    A unit whose files are there and hold no row is published as empty, unless there is nothing else to publish.
+
+    Raises:
+        BadRowsError: naming the units.
+    """
+    if plan.force or plan.mode != "partitions" or not plan.units_known:
+        return
+    there = {file.unit for file in staged.files}
+    vanishing = [
+        unit_text(unit.values)
+        for unit in plan.to_score
+        if unit.values not in there
+        and (unit.before.runs or unit.before.foreign_files)
+        and (unit.rows != 0 or not staged.rows_staged)
+    ]
+    if vanishing:
+        raise BadRowsError(
+            f"no row is left of {len(vanishing):,} of {len(plan.to_score):,} units that are published; nothing was "
+            "published",
+            found=listed(vanishing, 3),
+            hint="look at --where (input.where); choose days with --partition, or publish these as empty with --force",
+        )
 
 
 def refuse_excess(plan: ScoringPlan, staged: StagedOutput, limits: QuarantineLimits) -> None:
@@ -177,7 +215,8 @@ def _lost_units(plan: ScoringPlan, staged: StagedOutput) -> list[str]:
     if plan.restriction.where is not None or plan.restriction.predicate is not None:
         return []
     staged_units = {file.unit for file in staged.files}
-    return [unit_text(unit.values) for unit in plan.to_score if unit.rows > 0 and unit.values not in staged_units]
+    # Rows that nobody has counted (-1) are rows; a file that holds none is no loss.
+    return [unit_text(unit.values) for unit in plan.to_score if unit.rows != 0 and unit.values not in staged_units]
 
 
 def _at_fault(row: BadRow) -> str:

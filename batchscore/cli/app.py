@@ -28,7 +28,9 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Force = Annotated[bool, typer.Option("--force", help="Score again what is published already.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Score again what is published already; publish as empty what has no row left.")
+]
 Evolve = Annotated[bool, typer.Option("--evolve-schema", help="Let the prediction table gain columns.")]
 ChangedSince = Annotated[
     str | None, typer.Option("--changed-since", help="Look at the dates of the last hours, days or weeks: 12h, 7d, 4w.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from batchscore.contracts.columns import Predicate, Schema, UnitValues
@@ -58,6 +58,7 @@ class Rule:
         of_output: whether it is looked at after scoring.
         sql: where Spark has to evaluate it: the condition's text; ``holds`` then reads ``columns[0]``, in which
             Spark puts its value.
+        named: the columns of the input that ``sql`` reads. No part of what units are told by: it changes no score.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Rule:
     holds: Predicate
     of_output: bool = False
     sql: str = ""
+    named: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

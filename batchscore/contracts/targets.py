@@ -87,6 +87,7 @@ class TargetState:
             it), or None.
         published: units of which rows were forgotten, as they were published; what else they say is in ``units``.
         withdrawn: what rollbacks took back, by unit; of units without files, too.
+        emptied: the keys under which published runs found no row of a unit, by unit; only of units that were asked for.
     """
 
     uri: str
@@ -98,10 +99,15 @@ class TargetState:
     refused: str | None = None
     published: Mapping[UnitValues, UnitState] = field(default_factory=dict)
     withdrawn: Mapping[UnitValues, tuple[Withdrawal, ...]] = field(default_factory=dict)
+    emptied: Mapping[UnitValues, frozenset[str]] = field(default_factory=dict)
 
     def as_published(self, values: UnitValues) -> UnitState:
         """A unit's state as if no row of it had been forgotten: what liveness is judged by."""
         return self.published.get(values) or self.units.get(values) or UnitState()
+
+    def is_emptied(self, values: UnitValues, key: str) -> bool:
+        """Whether a unit is published under this key and holds no row: the table has no file of it."""
+        return key in self.emptied.get(values, ()) and self.as_published(values) == UnitState()
 
     @property
     def exists(self) -> bool:

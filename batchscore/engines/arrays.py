@@ -39,7 +39,8 @@ def batch_of(columns: Sequence[Any], outputs: Sequence[ModelOutput], rows: int, 
     """A batch from one array (numpy, Arrow or a list) per output.
 
     Raises:
-        ModelError: an array has another length, or values that the declared type does not hold exactly.
+        ModelError: an array has another length, or values that the declared type does not hold exactly. NaN and
+            infinities where a whole number is declared are null.
     """
     arrays = []
     for values, output in zip(columns, outputs, strict=True):
@@ -64,6 +65,9 @@ def _exact(values: Any, output: ModelOutput, model: str) -> pa.Array:  # noqa: A
         return array
     if not _same_kind(array.type, wanted):
         raise _wrong(output, model, f"{array.type}, for example {_sample(array)}")
+    if pa.types.is_integer(wanted) and pa.types.is_floating(array.type):
+        # A whole number has no NaN and no infinity: such a row has no prediction, which is no reason to end a run.
+        array = pc.if_else(pc.is_finite(array), array, pa.nulls(1, array.type)[0])
     try:
         cast = array.cast(wanted)
     except pa.ArrowException as error:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from batchscore.contracts import (
+    COLUMN_COLUMN,
+    DETAIL_COLUMN,
     LINEAGE_COLUMNS,
     MODEL_COLUMN,
     PREDICTION,
+    REASON_COLUMN,
     RUN_COLUMN,
     TIME_COLUMN,
+    VALUES_COLUMN,
     VERSION_COLUMN,
     Binding,
     Column,
@@ -25,6 +29,7 @@ from batchscore.errors import SchemaMismatchError, SettingsError
 from batchscore.plan.binding import resolve
 from batchscore.schema import is_supported
 
+QUARANTINE_COLUMNS = frozenset({REASON_COLUMN, COLUMN_COLUMN, DETAIL_COLUMN, VALUES_COLUMN})
 # Delta keeps partition values as text; these types have no canonical text.
 NOT_PARTITIONABLE = ("float", "double", "binary")
 
@@ -71,6 +76,7 @@ def output_columns(  # what a table's columns come from
                 found=column.type,
                 hint="partition by a date, text, integer, boolean or decimal column",
             )
+    _refuse_quarantine_columns((*keys, *partition_by) if keys else carried, keyed=bool(keys))
     names = dict.fromkeys((*keys, *partition_by, *carried))
     return (
         *(_carried(column) for column in resolve(tuple(names), source, "output")),
@@ -99,6 +105,22 @@ def refuse_reserved(source: Schema, predictions: tuple[OutputColumn, ...]) -> No
         )
 
 
+def _refuse_quarantine_columns(told: Sequence[str], *, keyed: bool) -> None:
+    """Refuses columns that tell a quarantined row and are named like those that say why it is there.
+
+    Raises:
+        SettingsError: naming them.
+    """
+    clashing = [name for name in dict.fromkeys(told) if name.casefold() in QUARANTINE_COLUMNS]
+    if clashing:
+        beside = "" if keyed else ", or name output.keys: of the input the quarantine then holds these alone"
+        raise SettingsError(
+            "the input has columns named like those of the quarantine, which would hold both",
+            found=", ".join(clashing),
+            hint=f"rename them in a view{beside}",
+        )
+
+
 def columns_to_read(
     source: Schema,
     bindings: Iterable[Binding],
@@ -113,6 +135,9 @@ def columns_to_read(
     needed = {binding.source for binding in bindings} | {column.ref for column in columns if column.origin == "source"}
     needed.update(predicate_columns(predicate))
     needed.update(name for rule in rules for name in rule.columns)
+    # Of a row that breaks such a rule these values are kept, as far as a worker can read them.
+    types = {column.name: column.type for column in source}
+    needed.update(name for rule in rules for name in rule.named if is_supported(types[name]))
     computed = tuple(Column(rule.columns[0], "boolean") for rule in rules if rule.sql)
     return (*(column for column in source if column.name in needed), *computed)
 

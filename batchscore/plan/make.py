@@ -250,6 +250,8 @@ def _settled(inputs: PlanInputs, values: UnitValues, key: str) -> tuple[str, str
     target, published = inputs.target, inputs.target.as_published(values)
     if is_live(published, key, values, target.manifests, inputs.config.output.mode):
         return "live", f"already published by run {_run_of(published)}"
+    if target.is_emptied(values, key):
+        return "live", "already published: it has no row"
     withdrawal = withdrawal_of(target, values, key)
     return None if withdrawal is None else ("withdrawn", withdrawal_text(withdrawal))
 

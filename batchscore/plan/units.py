@@ -52,6 +52,12 @@ def refuse_parts(restriction: Restriction, partition_by: Sequence[str]) -> None:
         )
 
 
+def units_of(files: Iterable[SourceFile], partition_by: Iterable[str]) -> frozenset[UnitValues]:
+    """The units of the output that files of the input belong to."""
+    names = tuple(partition_by)
+    return frozenset(unit_of(file, names) for file in files)
+
+
 def unit_key(model_digest: str, files: Iterable[SourceFile], settings_digest: str, values: UnitValues) -> str:
     """The key of a unit whose input files are known; their order does not matter.
 

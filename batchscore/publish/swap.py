@@ -34,6 +34,7 @@ from batchscore.contracts import (
 from batchscore.errors import BatchscoreError, FencedOutError, UnavailableError, listed, unit_text
 from batchscore.publish import staged as staged_files
 from batchscore.publish.cleanup import discard, refuse_fenced
+from batchscore.publish.emptied import EMPTY_KEY, emptied_since
 from batchscore.publish.features import refusal
 from batchscore.publish.landing import Tried, outcome_of
 from batchscore.publish.target import check_target, refuse_other_format
@@ -230,7 +231,8 @@ def _attempt(offer: Offer, look: Look, is_live: IsLive, attempt: int) -> Receipt
     _refuse_withdrawn(offer, look, publish, forgotten)
     removed = _removed(offer, look, publish, dropped)
     files = offer.of(publish)
-    if not files and not removed:
+    # A unit without a row is published by a commit without data: nothing else tells later runs that it is.
+    if not files and not removed and (not publish or offer.plan.task.replay is not None):
         return Receipt(-1, (), tuple(dropped.values()), attempt)
     staged_files.check_present(files, offer.uri)
     change = _change(offer, publish, files, removed)
@@ -252,6 +254,7 @@ def _change(
     removed: tuple[ActiveFile, ...],
 ) -> Change:
     plan = offer.plan
+    empty = sum(not unit.rows and not unit.beside for unit in publish.values())
     return Change(
         columns=tuple(Column(column.name, column.type, column.nullable) for column in plan.task.columns),
         partition_by=plan.task.partition_by,
@@ -263,6 +266,7 @@ def _change(
             **offer.metadata,
             "batchscore.units": str(len(publish)),  # less than the manifest offers where another run came first
             "batchscore.rows": str(sum(unit.rows for unit in publish.values())),
+            **({EMPTY_KEY: str(empty)} if empty else {}),
         },
     )
 
@@ -277,10 +281,14 @@ def _live_units(
     states = {values: published[values] for values in offer.units if values in published}
     runs = {run for state in states.values() for run, _ in state.runs}
     heads = manifests.heads(offer.uri, runs)
-    return {
+    live = {
         values: offer.units[values]
         for values, state in states.items()
         if is_live(state, offer.units[values].key, values, heads, offer.plan.mode)
+    }
+    empty = {values: unit.key for values, unit in offer.units.items() if not unit.rows and values not in published}
+    return live | {
+        values: offer.units[values] for values in emptied_since(look.table, offer.plan.target.version, empty)
     }
 
 
@@ -337,7 +345,7 @@ def _removed(
     publish: Mapping[UnitValues, ManifestUnit],
     dropped: Mapping[UnitValues, ManifestUnit],
 ) -> tuple[ActiveFile, ...]:
-    if offer.plan.mode == "append" or offer.plan.task.replay is not None or not publish:
+    if offer.plan.mode == "append" or offer.plan.task.replay is not None:
         return ()
     if offer.plan.mode == "partitions":
         return tuple(file for file in look.files if file.unit in publish)

@@ -22,6 +22,7 @@ from batchscore.contracts import (
     UnitValues,
 )
 from batchscore.errors import InputError, SettingsError, nearest
+from batchscore.publish.emptied import emptied, emptying_heads
 from batchscore.publish.features import refusal
 from batchscore.schema import is_supported
 from batchscore.tables import FORMATS, Table, open_table
@@ -30,12 +31,14 @@ _MEND = "restore the files of its _delta_log folder, or write to another path"
 MARK = f"{METADATA_FOLDER}/table"
 
 
-def inspect(uri: str, output_format: OutputFormat = "delta") -> TargetState:
+def inspect(uri: str, output_format: OutputFormat = "delta", wanted: Collection[UnitValues] = ()) -> TargetState:
     """What planning needs to know of the output table; reads its log, no data row.
 
     Args:
         uri: path or URI of the table.
         output_format: what is to be there.
+        wanted: the units that planning will ask about, where they are known: of those that have no file here it is
+            looked up whether that is what a run published.
 
     Returns:
         The state; ``TargetState(uri)`` where there is no table. Units are read only from a table that
@@ -71,15 +74,22 @@ def inspect(uri: str, output_format: OutputFormat = "delta") -> TargetState:
     withdrawn = amendments.withdrawals(amendments.rollbacks(uri), units, forgotten)
     runs = {run for state in (*units.values(), *published.values()) for run, _ in state.runs}
     runs |= {item.run_id for items in withdrawn.values() for item in items}
+    heads = manifests.heads(uri, runs)
+    without_files = frozenset(wanted) - units.keys()
+    active = {run for state in units.values() for run, _ in state.runs}
+    counting = {run: head for run, head in heads.items() if run in active}
+    if without_files:
+        counting |= emptying_heads(table, active)
     return TargetState(
         uri,
         version=snapshot.version,
         columns=snapshot.columns,
         partition_by=snapshot.partition_by,
         units=units,
-        manifests=manifests.heads(uri, runs),
+        manifests={**heads, **counting},
         published=published,
         withdrawn=withdrawn,
+        emptied=emptied(counting.values(), without_files),
     )
 
 

@@ -11,7 +11,7 @@ from batchscore.read.catalog import pin_catalog
 from batchscore.read.conditions import conjunction, partition_predicate
 from batchscore.read.delta import pin_delta
 from batchscore.read.frame import dataframe
-from batchscore.read.narrow import narrowed, only_dates
+from batchscore.read.narrow import meeting, narrowed, only_dates
 from batchscore.read.parquet import check_plain_version, pin_parquet
 from batchscore.read.partitions import wanted_values
 from batchscore.read.rules import compile_rules, computed_columns
@@ -27,6 +27,7 @@ __all__ = [
     "compile_rules",
     "computed_columns",
     "dataframe",
+    "met",
     "narrowed",
     "only_dates",
     "only_units",
@@ -125,3 +126,17 @@ def restriction(partitions: Mapping[str, Sequence[str | None]], where: str | Non
         predicate=None if reason else conjunction(parts),
         where_reason=reason,
     )
+
+
+def met(source: PinnedSource, restriction: Restriction) -> PinnedSource:
+    """The source without the files of which ``restriction.where`` takes no row, by their partition values alone.
+
+    Raises:
+        InputError: no file is left.
+    """
+    predicate = restriction.predicate
+    if restriction.where is not None and restriction.where_reason is not None:
+        from batchscore.read.where import understood_conjuncts  # noqa: PLC0415  # its SQL parser takes half a second
+
+        predicate = conjunction(understood_conjuncts(restriction.where, source.columns))
+    return meeting(source, predicate)

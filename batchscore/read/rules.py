@@ -66,7 +66,7 @@ def _placed(rule: Rule, outputs: set[str]) -> Rule:
             hint="write it with comparisons, IN, BETWEEN, IS NULL, AND, OR and NOT of columns and constants",
         )
     if rule.sql:
-        return replace(rule, columns=(rule.holds.column,))  # type: ignore[union-attr]  # a comparison, by _of_sql
+        return replace(rule, columns=(rule.holds.column,), named=rule.columns)  # type: ignore[union-attr]  # a comparison, by _of_sql
     return replace(rule, of_output=reads_output)
 
 

@@ -7,6 +7,7 @@ ANSI mode, the session's time zone, string casts or escapes is left to Spark.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import sqlglot
@@ -67,6 +68,26 @@ def parse_where(sql: str, columns: Schema) -> Predicate | str:
         raise SettingsError(
             "--where is nested too deep", found=sql, hint="use IN for many values, or filter when the input is written"
         ) from error
+
+
+def understood_conjuncts(sql: str, columns: Schema) -> list[Predicate]:
+    """Those parts of a filter that Spark need not evaluate; each row that the filter takes meets all of them.
+
+    Args:
+        sql: a filter that :func:`parse_where` did not refuse.
+        columns: the table's columns.
+
+    >>> understood_conjuncts("ds = '2026-11-21' AND month(ds) = 11", (Column("ds", "date"),))
+    [Compare(column='ds', op='=', constant=Constant(value='2026-11-21', type='date'))]
+    """
+    if "\\" in sql:
+        return []
+    tree = _parsed(sql).unnest()
+    found: list[Predicate] = []
+    for part in tree.flatten() if isinstance(tree, exp.And) else (tree,):
+        with contextlib.suppress(OutsideSubset):
+            found.append(_predicate(part, columns))
+    return found
 
 
 def _understood(sql: str, columns: Schema) -> Predicate | str:

@@ -45,7 +45,9 @@ def usable_units(manifest: Manifest, plan: ScoringPlan, published: Published, er
     inputs = recorded_files(manifest, plan.source, [unit.values for unit in manifest.units])
     for unit in manifest.units:
         name = unit_text(unit.values)
-        if unit.values not in published.files and published.own:
+        if not unit.rows and not unit.beside:
+            notes.append(f"{name}: the run published no row of it")
+        elif unit.values not in published.files and published.own:
             notes.append(f"{name}: another run had published the same, so this one did not")
         elif unit.values not in published.files and erasures.lost(unit.values, 0) == unit.rows:
             notes.append(f"{name}: all {unit.rows:,} rows were erased since")

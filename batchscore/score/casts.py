@@ -27,12 +27,16 @@ _CAST: Reason = "cast"
 
 @dataclass(frozen=True, slots=True)
 class CastColumn:
-    """A cast column and the rows it could not represent (None: none); ``code`` says why, and ``reason`` in words."""
+    """A cast column and the rows it could not represent (None: none); ``code`` says why, and ``reason`` in words.
+
+    ``parts`` are the columns that it is made of, in binding order, where it is more than one.
+    """
 
     values: pa.Array
     bad: pa.Array | None
     reason: str = ""
     code: Reason = _CAST
+    parts: tuple[CastColumn, ...] = ()
 
 
 def normalized(values: pa.Array, name: str) -> pa.Array:
@@ -133,7 +137,7 @@ def _stacked(cast: Sequence[CastColumn], model_input: ModelInput) -> CastColumn:
             bad = column.bad if bad is None else pc.or_(bad, column.bad)
             reason, code = column.reason, column.code
     flat = array_of(matrix.reshape(-1), to_arrow(model_input.type))
-    return CastColumn(pa.FixedSizeListArray.from_arrays(flat, len(cast)), bad, reason, code)
+    return CastColumn(pa.FixedSizeListArray.from_arrays(flat, len(cast)), bad, reason, code, tuple(cast))
 
 
 def _shaped(column: CastColumn, model_input: ModelInput) -> CastColumn:

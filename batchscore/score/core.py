@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from batchscore.arrow.types import to_arrow
 from batchscore.arrow.values import scalar_of
 from batchscore.contracts import Binding, ModelInput, OutputColumn, ReasonCount, Schema, ScoringTask
+from batchscore.engines.isolation import Isolating, Scorer
 from batchscore.errors import InputError, ModelError
 from batchscore.score.casts import CastColumn, bind, is_coded_text, normalized
-from batchscore.score.isolation import Isolating, Scorer
 from batchscore.score.quarantine import (
     Fault,
     key_faults,
@@ -137,9 +137,11 @@ def _beside(rows: pa.RecordBatch, outputs: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def scorable_inputs(batch: pa.RecordBatch, task: ScoringTask) -> pa.RecordBatch:
-    """The model's inputs of those rows of ``batch`` that can be scored, as an engine takes them."""
-    inputs, bad = _model_inputs(_normalized_batch(batch, task.source_columns), task.bindings, task.model.inputs)
-    return inputs.filter(pc.invert(_any_bad(bad))) if bad else inputs
+    """The model's inputs of those rows of ``batch`` that a run would give to an engine, as the engine takes them."""
+    rows = _normalized_batch(batch, task.source_columns)
+    inputs, bad = _model_inputs(rows, task.bindings, task.model.inputs)
+    kept = part(_input_faults(rows, task, bad), rows, rows, task).kept
+    return inputs if kept is None else inputs.take(kept)
 
 
 def output_schema(task: ScoringTask, *, with_lineage: bool = True) -> pa.Schema:
@@ -209,8 +211,8 @@ def _model_inputs(
         bound = by_input[model_input.name]
         column = bind([_source(rows, binding) for binding in bound], bound, model_input)
         arrays.append(column.values)
-        if column.bad is not None:
-            bad.append((bound[0], column))
+        found = zip(bound, column.parts, strict=True) if column.parts else ((bound[0], column),)
+        bad.extend((binding, part) for binding, part in found if part.bad is not None)
     return pa.RecordBatch.from_arrays(arrays, names=[model_input.name for model_input in inputs]), bad
 
 
@@ -218,13 +220,6 @@ def _source(rows: pa.RecordBatch, binding: Binding) -> pa.Array:
     if binding.cast == "absent":
         return pa.nulls(rows.num_rows, to_arrow(binding.model_type))
     return rows.column(binding.source)
-
-
-def _any_bad(bad: list[tuple[Binding, CastColumn]]) -> pa.Array:
-    mask = bad[0][1].bad
-    for _, column in bad[1:]:
-        mask = pc.or_(mask, column.bad)
-    return mask
 
 
 def _output_column(column: OutputColumn, rows: pa.RecordBatch, outputs: pa.RecordBatch, task: ScoringTask) -> pa.Array:

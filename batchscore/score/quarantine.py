@@ -180,7 +180,7 @@ def rule_faults(batch: pa.RecordBatch, columns: Schema, task: ScoringTask, *, of
         if rule.of_output == of_output:
             holds = mask(rule.holds, batch, columns)
             if holds.null_count or holds.false_count:
-                named = () if rule.sql else rule.columns
+                named = tuple(name for name in rule.named if name in batch.schema.names) if rule.sql else rule.columns
                 faults.append(Fault(rule.reason, rule.name, pc.invert(holds), named, rule.name))
     return faults
 

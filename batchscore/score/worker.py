@@ -21,10 +21,10 @@ from batchscore.arrow.values import array_of
 from batchscore.contracts import RUN_COLUMN, BadRow, ReasonCount, Replay, ScoringTask, Split, TaskResult, merged
 from batchscore.engines.cache import loaded
 from batchscore.engines.given import GivenEngine, behind
+from batchscore.engines.isolation import Isolating
 from batchscore.errors import MAX_ITEMS, UnavailableError
 from batchscore.redaction import learn_environment
 from batchscore.score.core import coded_columns, score_batch
-from batchscore.score.isolation import Isolating
 from batchscore.score.quarantine import samples
 from batchscore.score.writer import QuarantineWriter, StagedWriter
 

@@ -8,12 +8,15 @@ import pytest
 
 from batchscore.contracts import (
     Column,
+    Compare,
+    Constant,
     IsNull,
     ManifestHead,
     ManifestUnit,
     ModelInput,
     ModelOutput,
     Restriction,
+    Rule,
     SourceFile,
     TargetState,
     UnitState,
@@ -279,3 +282,52 @@ def test_a_predicates_columns_are_read_too():
     plan = make(values.plan_inputs(source=source, restriction=restriction))
     assert [column.name for column in plan.task.source_columns] == ["id", "amount", "ds", "note"]
     assert plan.expected_rows == -1
+
+
+def test_a_unit_that_a_published_run_found_empty_is_live_under_that_key_alone():
+    plan = make(values.plan_inputs())
+    target = replace(published(plan, rows=(100, 0), drop=(DAYS[1],)), emptied={DAYS[1]: frozenset({plan.units[1].key})})
+    again = make(values.plan_inputs(target=target))
+    assert again.nothing_to_do
+    assert again.units[1].reason == "already published: it has no row"
+    assert actions(make(values.plan_inputs(target=target, force=True))) == ["score", "score"]
+    first, second = values.source().files
+    changed = values.source(files=(first, replace(second, stamp="t3")))
+    assert actions(make(values.plan_inputs(target=target, source=changed))) == ["live", "score"]
+    refilled = replace(target, units={**target.units, DAYS[1]: UnitState((("run2", 5),))})
+    assert actions(make(values.plan_inputs(target=refilled))) == ["live", "score"]
+    unproved = replace(target, emptied={})
+    assert actions(make(values.plan_inputs(target=unproved))) == ["live", "score"]
+
+
+@pytest.mark.parametrize("name", ["_reason", "_column", "_Detail", "_values"])
+def test_columns_named_like_the_quarantines_are_refused_where_they_would_stand_there(name):
+    source = values.source(columns=(*values.source().columns, Column(name, "string")))
+    with pytest.raises(SettingsError, match="named like those of the quarantine") as caught:
+        make(values.plan_inputs(source=source, config=values.config(output={"keys": []})))
+    assert name in caught.value.text()
+    assert "output.keys" in caught.value.text()
+    assert make(values.plan_inputs(source=source, config=values.config(output={"carry": [name]}))).to_score
+    with pytest.raises(SettingsError, match="named like those of the quarantine"):
+        make(values.plan_inputs(source=source, config=values.config(output={"keys": ["id", name]})))
+
+
+def test_what_spark_computes_a_rule_from_is_read_and_changes_no_key():
+    source = values.source(
+        columns=(*values.source().columns, Column("city", "string"), Column("odd", "unsupported(map)"))
+    )
+    settings = values.config(output={"partition_by": ["ds"]}, scoring={"runner": "spark"})
+    rule = Rule(
+        "r",
+        "rule",
+        ("__batchscore_rule_0",),
+        Compare("__batchscore_rule_0", "=", Constant(True, "boolean")),
+        sql="upper(city) = 'X'",
+    )
+    plans = [
+        make(values.plan_inputs(source=source, config=settings, rules=(found,)))
+        for found in (rule, replace(rule, named=("city", "odd")))
+    ]
+    assert [unit.key for unit in plans[0].units] == [unit.key for unit in plans[1].units]
+    assert "city" in [column.name for column in plans[1].task.source_columns]
+    assert "odd" not in [column.name for column in plans[1].task.source_columns]

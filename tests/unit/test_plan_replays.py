@@ -62,3 +62,21 @@ def test_nothing_is_added_twice_nor_to_another_content():
     assert "no longer holds" in planned("r1").reason
     assert "changed since" in planned("r1", ("r1", 80)).reason
     assert planned("r1", ("r1", 90), heads={}).action == "live"
+
+
+def test_a_replay_into_a_unit_of_which_the_run_published_no_row():
+    head = replace(HEAD, units=(ManifestUnit(DAY, "k", 0),))
+    filled = ManifestHead("r2", "m", "1", "d", "s", (ManifestUnit(DAY, "k", 7),), replays="r1")
+
+    def planned(*runs, emptied=("k",)):
+        units = {DAY: state(*runs)} if runs else {}
+        target = TargetState("/t", 3, units=units, manifests={"r1": head, "r2": filled}, emptied={DAY: emptied})
+        (unit,) = replay_units(Replay("r1", (), ("f",), "/q", (DAY,)), target, "partitions")
+        return unit
+
+    unit = planned()
+    assert (unit.action, unit.key, unit.beside) == ("score", "k", ())
+    assert planned(("r2", 7)).reason == "replayed already by run r2"
+    assert "changed since" in planned(("r9", 7)).reason
+    assert "changed since" in planned(emptied=()).reason
+    assert is_live(state(("r2", 7)), "k", DAY, {"r1": head, "r2": filled}, "partitions")

@@ -10,17 +10,19 @@ from deltalake import DeltaTable, PostCommitHookProperties, write_deltalake
 
 from batchscore.arrow.layout import partition_value
 from batchscore.arrow.types import to_arrow
-from batchscore.contracts import OutputColumn, PlannedUnit
+from batchscore.contracts import OutputColumn, PlannedUnit, Replay
 from batchscore.errors import BatchscoreError, FencedOutError, SettingsError, UnavailableError
 from batchscore.plan.units import is_live
 from batchscore.predictions import read_predictions
-from batchscore.publish import check_removal, commit, fence, swap
+from batchscore.publish import check_removal, commit, fence, inspect, swap
+from batchscore.publish.emptied import NEWEST_COMMITS
 from batchscore.record import published_records
 from batchscore.tables import delta, open_table
 from tests.factories.delta import actions, active_adds, delete_rows, set_properties
 from tests.factories.staging import (
     COLUMNS,
     day,
+    format_of,
     live_units,
     look,
     make_plan,
@@ -216,11 +218,74 @@ def test_a_unit_without_rows_is_emptied(table):
     assert runs_by_unit(table) == {D2: {"r1": 2}}
 
 
-def test_a_unit_without_rows_in_an_empty_place_is_no_commit(table):
+def publish_empty(table, run_id, unit_keys, plan=None):
+    plan = plan or make_plan(look(table), run_id, unit_keys)
+    staged, manifest = offer(plan, [], unit_keys)
+    return commit(plan, staged, manifest, is_live=is_live)
+
+
+def emptied(table, *units):
+    return inspect(table, format_of(table), units).emptied
+
+
+def test_a_unit_without_rows_in_an_empty_place_is_a_commit_without_data(table):
+    publish_run(table, "r1", BOTH)
+    assert emptied(table, D1, D3) == {}
+    receipt = publish_empty(table, "r2", {D3: "n"})
+    assert (receipt.version, [unit.values for unit in receipt.published]) == (1, [D3])
+    assert runs_by_unit(table) == {D1: {"r1": 2}, D2: {"r1": 2}}
+    assert emptied(table, D1, D3) == {D3: {"n"}}
+    assert [record.run_id for record in published_records(table, {"r1", "r2"})] == ["r1", "r2"]
+
+
+def test_units_without_rows_are_all_that_a_first_run_publishes(table):
+    assert publish_empty(table, "r1", {D1: "n", D3: "m"}).version == 0
+    assert look(table).units == {}
+    assert emptied(table, D1, D2, D3) == {D1: {"n"}, D3: {"m"}}
+    assert publish_run(table, "r2", {D2: "k"}).version == 1
+    assert rows_of(table) == [("r2", "2026-01-02", 0), ("r2", "2026-01-02", 1)]
+
+
+def test_a_unit_without_rows_is_told_by_the_manifest_of_a_run_whose_other_rows_are_there(table):
+    plan = make_plan(look(table), "r1", {D1: "k1", D3: "n"})
+    staged, manifest = offer(plan, [stage(plan, D1, range(2))], {D1: "k1", D3: "n"})
+    commit(plan, staged, manifest, is_live=is_live)
+    for number in range(NEWEST_COMMITS + 2):
+        publish_run(table, f"s{number}", {D2: f"k{number}"})
+    assert emptied(table, D3) == {D3: {"n"}}
+
+
+def test_a_commit_without_data_counts_while_it_is_among_the_newest(table):
+    publish_empty(table, "r1", {D3: "n"})
+    for number in range(NEWEST_COMMITS):
+        assert emptied(table, D3) == {D3: {"n"}}
+        publish_run(table, f"s{number}", {D2: f"k{number}"})
+    assert emptied(table, D3) == {}
+
+
+def test_a_manifest_whose_run_published_nothing_proves_no_unit_empty(table):
     publish_run(table, "r1", BOTH)
     plan = make_plan(look(table), "r2", {D3: "n"})
-    staged, manifest = offer(plan, [], {D3: "n"})
-    assert commit(plan, staged, manifest, is_live=is_live).version == -1
+    offer(plan, [], {D3: "n"})  # killed before its commit
+    assert emptied(table, D3) == {}
+
+
+def test_a_unit_that_another_run_emptied_meanwhile_is_not_emptied_again(table):
+    publish_run(table, "r1", BOTH)
+    plans = {run: make_plan(look(table), run, {D3: "n"}) for run in ("r2", "r3")}
+    other = make_plan(look(table), "r4", {D3: "other"})
+    assert publish_empty(table, "r2", {D3: "n"}, plans["r2"]).version == 1
+    receipt = publish_empty(table, "r3", {D3: "n"}, plans["r3"])
+    assert (receipt.version, [unit.values for unit in receipt.dropped]) == (-1, [D3])
+    assert publish_empty(table, "r4", {D3: "other"}, other).version == 2
+
+
+def test_a_replay_that_adds_nothing_is_no_commit(table):
+    publish_run(table, "r1", BOTH)
+    plan = make_plan(look(table), "r2", {D1: "k1"})
+    replay = Replay("r1", (), (), "/q", (D1,))
+    plan = replace(plan, task=replace(plan.task, replay=replay))
+    assert publish_empty(table, "r2", {D1: "k1"}, plan).version == -1
     assert newest(table) == 0
 
 
@@ -680,6 +745,14 @@ def test_replace_spares_units_that_are_live(table):
     receipt = publish_run(table, "r2", {D1: "n1", D2: "k2"}, mode="replace")
     assert [unit.values for unit in receipt.dropped] == [D2]
     assert runs_by_unit(table) == {D1: {"r2": 2}, D2: {"r1": 2}}
+
+
+def test_replace_removes_the_other_units_where_all_that_it_offers_is_live(table):
+    publish_run(table, "r1", {**BOTH, D3: "k3"})
+    receipt = publish_run(table, "r2", BOTH, mode="replace")
+    assert (receipt.version, receipt.published) == (1, ())
+    assert runs_by_unit(table) == {D1: {"r1": 2}, D2: {"r1": 2}}
+    assert publish_run(table, "r3", BOTH, mode="replace").version == -1
 
 
 def test_replace_spares_units_that_the_plan_leaves(table):

@@ -139,3 +139,9 @@ def test_a_rule_that_cannot_be_meant(settings, words):
     for word in words:
         assert word in caught.value.text()
     assert "--where" not in caught.value.text()
+
+
+def test_a_rule_for_spark_says_which_columns_it_reads():
+    (found,) = compiled(sql="upper(COUNTRY) = 'NO' AND abs(n) > 1")
+    assert found.named == ("n", "country")
+    assert found.columns == computed_columns([found])[0][:1]

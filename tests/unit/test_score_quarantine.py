@@ -28,9 +28,9 @@ from batchscore.contracts import (
     merged,
 )
 from batchscore.engines.given import PREFIX, behind
+from batchscore.engines.isolation import HOPELESS_PROBES, HOPELESS_ROWS, Isolating
 from batchscore.errors import BadRowsError, BatchscoreError, ModelError, ModelRaisedError
-from batchscore.score.core import score_batch
-from batchscore.score.isolation import HOPELESS_ROWS, Isolating
+from batchscore.score.core import scorable_inputs, score_batch
 from batchscore.score.quarantine import quarantine_schema, samples
 from batchscore.score.worker import known_rows, run_batches_task
 from batchscore.score.writer import QuarantineWriter
@@ -158,6 +158,52 @@ def test_a_model_that_raises_on_everything_is_an_error_of_the_model():
     with pytest.raises(ModelError, match="raised on each of") as caught:
         isolating.scores(batch(range(100), [float(n) for n in range(100)]).select(["amount"]))
     assert "poison among them" in caught.value.text()
+
+
+def amounts(rows):
+    return batch(range(rows), [float(n) for n in range(rows)]).select(["amount"])
+
+
+@pytest.mark.parametrize("poison", [range(16), range(40), range(4080, 4096), range(0, 4096, 2), range(4070)])
+def test_poison_side_by_side_does_not_hide_the_rows_that_score(poison):
+    scores = Isolating(Allergic(poison)).scores(amounts(4096))
+    assert [place for place, _ in scores.raised] == list(poison)
+    good = [n for n in range(4096) if n not in set(poison)]
+    assert scores.outputs.column(0).to_pylist() == [2.0 * n for n in good]
+
+
+@pytest.mark.parametrize("rows", [2, HOPELESS_ROWS - 1])
+def test_a_few_poisoned_rows_before_any_that_scores_are_left_to_the_run_to_judge(rows):
+    isolating = Isolating(Allergic(range(rows)))
+    scores = isolating.scores(amounts(rows))
+    assert scores.outputs is None
+    assert [place for place, _ in scores.raised] == list(range(rows))
+    assert isolating.scores(batch([1], [99.0]).select(["amount"])).raised == ()
+
+
+class Counting(Doubling):
+    """Raises on everything; counts how often it is asked."""
+
+    def score(self, inputs):
+        self.calls += 1
+        raise ValueError("poison among them")
+
+
+@pytest.mark.parametrize("rows", [HOPELESS_ROWS, 100, 4096, 65_536])
+def test_a_model_that_raises_on_everything_is_not_asked_for_every_row(rows):
+    engine = Counting()
+    with pytest.raises(ModelError, match="raised on each of") as caught:
+        Isolating(engine).scores(amounts(rows))
+    assert "poison among them" in caught.value.text()
+    assert engine.calls <= min(2 * rows, 3 * HOPELESS_PROBES + 2)
+
+
+def test_a_broken_model_on_many_small_batches_ends_with_its_own_error():
+    isolating = Isolating(Counting(), max_rows=20)
+    for _ in range(4):
+        assert len(isolating.scores(amounts(5)).raised) == 5
+    with pytest.raises(ModelError, match="raised on each of 25 rows"):
+        isolating.scores(amounts(5))
 
 
 def test_one_poisoned_row_alone_is_left_to_the_run_to_judge():
@@ -314,3 +360,46 @@ def test_a_damaged_quarantine_is_worth_a_retry(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(BatchscoreError, match="cannot be read"):
         known_rows(Replay("r1", (Column("id", "long"),), ("a.parquet",), str(tmp_path), ((),)))
+
+
+def test_a_null_in_one_of_a_tensors_columns_is_recorded_as_that_columns(tmp_path):
+    names = ("a", "b", "c")
+    made = task(
+        tmp_path,
+        bindings=tuple(Binding("", name, "long", "long", "same", null_rows_bad=True) for name in names),
+        source_columns=(Column("id", "long"), *(Column(name, "long") for name in names)),
+    )
+    tensor = ModelInput("", "long", True, (-1, 3), names)
+    made = dataclasses.replace(made, model=dataclasses.replace(made.model, inputs=(tensor,)))
+    rows = pa.RecordBatch.from_pydict(
+        {"id": [1, 2, 3], "a": [10, None, 30], "b": pa.array([None, 2, 3], pa.int64()), "c": [7, 8, 9]}
+    )
+
+    class Sum:
+        def score(self, inputs):
+            return pa.RecordBatch.from_arrays([pa.array([5.0] * inputs.num_rows)], names=["prediction"])
+
+    scored = score_batch(rows, made, Sum())
+    assert scored.table.column("id").to_pylist() == [3]
+    assert sorted(left_out(scored)) == [(1, "null", "b", {"b": None}), (2, "null", "a", {"a": None})]
+
+
+def test_a_rule_that_spark_computes_keeps_the_values_of_the_columns_that_it_names(tmp_path):
+    computed = "__batchscore_rule_0"
+    rule = Rule(
+        "loud",
+        "rule",
+        (computed,),
+        Compare(computed, "=", Constant(True, "boolean")),
+        sql="upper(text) = text",
+        named=("text",),
+    )
+    columns = (Column("id", "long"), Column("amount", "double"), Column("text", "string"), Column(computed, "boolean"))
+    made = task(tmp_path, rule, source_columns=columns)
+    rows = pa.RecordBatch.from_pydict({"id": [1, 2], "amount": [1.0, 2.0], "text": ["A", "b"], computed: [True, False]})
+    assert left_out(score_batch(rows, made, Doubling())) == [(2, "rule", "loud", {"text": "b"})]
+
+
+def test_rows_to_measure_on_are_those_that_a_run_gives_to_an_engine(tmp_path):
+    rows = batch([1, None, 3, 4], [1.0, 2.0, -3.0, 4.0])
+    assert scorable_inputs(rows, task(tmp_path, POSITIVE)).to_pydict() == {"amount": [1.0, 4.0]}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
+from mlflow.models import infer_signature
 
-from batchscore import engines
+from batchscore import engines, models
 from batchscore.contracts import Candidate, Measurement
 from batchscore.engines import artifacts, parity
-from batchscore.errors import ModelError
+from batchscore.errors import ModelError, UnavailableError
 from batchscore.selection import Allowed, Prover, candidates, fastest, foreseen, seconds, select
 from tests.factories import models as factory
 from tests.factories.engines import wrapped
@@ -166,3 +168,48 @@ def test_refused_and_unmeasured_engines():
     assert fastest(unmeasured, MANY, 2).engine == "onnx", "without rows to measure on, a proof is preferred"
     with pytest.raises(ModelError, match="no engine"):
         fastest([replace(quick, state="refused", reason="because")], MANY, 2)
+
+
+@pytest.fixture
+def poisoned(registry, model_cache, cache):
+    """A prover of a model that only pyfunc serves, with a row in its sample on which the model raises."""
+
+    def predict(frame, params):
+        if (frame["x"] < 0).any():
+            raise ValueError("negative")
+        return frame["x"] * 2
+
+    rows = pa.RecordBatch.from_pydict({"x": [float(n) for n in range(5_000)]})
+    frame = rows.to_pandas()
+    uri = factory.register_python(registry, "poisoned", predict, signature=infer_signature(frame, frame["x"]))
+    model = models.pin(uri, tracking_uri=registry.tracking_uri, cache_dir=model_cache)
+    bad = pa.RecordBatch.from_pydict({"x": [*rows.column("x").to_pylist(), -1.0]})
+    return Prover(model, STRICT, sample=lambda: bad, created_at=NOW, probe_rows=2_000, measure_seconds=0.2)
+
+
+def test_a_row_on_which_the_model_raises_does_not_keep_it_from_being_measured(poisoned):
+    assert poisoned._scored_sample.num_rows == 5_000
+    chosen = select("auto", poisoned, **FACTS)
+    assert chosen.engine == engines.REFERENCE
+    assert chosen.measurement is not None
+
+
+def test_measuring_never_makes_the_registered_model_unavailable(poisoned, monkeypatch):
+    def failing(*_, **__):
+        raise UnavailableError("it did not end in time")
+
+    monkeypatch.setattr("batchscore.engines.measure.measure", failing)
+    assert select("auto", poisoned, **FACTS).engine == engines.REFERENCE
+    assert poisoned.measured(Candidate("native", "equal")).state == "unavailable"
+
+
+def test_an_engine_that_fails_where_the_registered_model_does_not_stays_out(prover, monkeypatch):
+    whole = engines.measure.measure
+
+    def failing(engine, *arguments, **more):
+        if engine == "wrapped":
+            raise ModelError("it raised")
+        return whole(engine, *arguments, **more)
+
+    monkeypatch.setattr("batchscore.engines.measure.measure", failing)
+    assert prover.measured(prover.proved("wrapped")).state == "unavailable"
