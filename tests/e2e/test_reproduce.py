@@ -280,3 +280,13 @@ def test_on_spark(published):
     found = reproduced(published, "--runner", "spark")
     assert (found["equal"], found["runner"], found["comparison"]["equal"]) == (True, "spark", ROWS)
     assert published.files() == before
+
+
+@pytest.mark.spark
+def test_a_replay_on_spark(small):
+    first = done(small, "run")
+    small.change(2, 0)
+    replayed = done(small, "replay", first["run_id"])
+    found = done(small, "reproduce", replayed["run_id"], "--runner", "spark")
+    assert (found["equal"], found["comparison"]["equal"], found["runner"]) == (True, 2, "spark")
+    assert not list(small.table.parent.glob("*__reproduce-*"))
