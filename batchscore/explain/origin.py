@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from batchscore import manifests, models, record
-from batchscore.config.redaction import MASK
+from batchscore.config.redaction import MASK, redact
 from batchscore.contracts import Manifest, PinnedModel, RunRecord
 from batchscore.errors import BatchscoreError, SettingsError, listed
 from batchscore.explain.values import ModelFacts, RunFacts
@@ -46,7 +46,7 @@ def model_of(
     """
     facts = ModelFacts(manifest.model_name, manifest.model_version, manifest.model_uri, manifest.model_digest)
     registry, is_recorded = registry_of(manifest, tracking_uri)
-    facts = _with_registry(facts, registry)
+    facts = _with_registry(facts, registry, is_recorded=is_recorded)
     section = settings_section(manifest, "model")
     signature, params = section.get("signature"), section.get("params") or {}
     masked = [str(name) for name, value in params.items() if MASK in str(value)] if isinstance(params, Mapping) else ()
@@ -76,12 +76,15 @@ def model_of(
     return model, facts
 
 
-def _with_registry(facts: ModelFacts, registry: str) -> ModelFacts:
+def _with_registry(facts: ModelFacts, registry: str, *, is_recorded: bool) -> ModelFacts:
     if not facts.version:
         return replace(facts, registry_problem=f"it is no version of a registry: the run named {facts.uri}")
     if MASK in registry or not registry:
         why = "holds a secret that the manifest masks" if registry else "is not recorded"
         return replace(facts, registry_problem=f"the registry's address {why}; name it with --tracking-uri")
+    if is_recorded and not models.is_local(registry):
+        problem = f"the run's record alone names {redact(registry)}, and it would get this user's credentials"
+        return replace(facts, registry_problem=f"{problem}; name it with --tracking-uri, or --config")
     try:
         found = models.describe(facts.name, facts.version, tracking_uri=registry)
     except BatchscoreError as error:

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from batchscore.contracts import PinnedModel
-from batchscore.errors import ModelError, SetupError
+from batchscore.errors import ModelError, SettingsError, SetupError
 from batchscore.models import facts, registry, sqlite
 from batchscore.models.digest import BYTECODE_FOLDER, digest_folder, model_files
 from batchscore.models.facts import VersionFacts
@@ -33,12 +34,14 @@ from batchscore.models.registry import Location
 from batchscore.models.signature import resolve_inputs, resolve_outputs
 from batchscore.models.timeline import version_history
 from batchscore.models.trust import Trust
+from batchscore.redaction import redact
 
 __all__ = [
     "Trust",
     "VersionFacts",
     "describe",
     "digest_folder",
+    "is_local",
     "parse_reference",
     "pin",
     "recorded",
@@ -94,6 +97,8 @@ def pin(  # noqa: PLR0913  # the settings' model section, spelled out
         if parsed.kind == "folder":
             location, folder = _from_folder(parsed, incoming)
         else:
+            if trust is not None and trust.recorded and not is_local(tracking_uri):
+                raise _unnamed(tracking_uri)
             location, folder = _from_registry(parsed, incoming, tracking_uri, registry_uri)
         (folder / WRITTEN_BY_DOWNLOAD).unlink(missing_ok=True)
         document = read_mlmodel(folder)
@@ -152,6 +157,23 @@ def describe(name: str, version: str, *, tracking_uri: str, registry_uri: str | 
         return found
     client = registry.connect(tracking_uri, registry_uri)
     return facts.describe(client, registry_uri or tracking_uri, name, version)
+
+
+def is_local(uri: str) -> bool:
+    """Whether a registry is a file of this machine; any other one is sent this user's credentials when it is asked.
+
+    >>> is_local("sqlite:///mlruns.db"), is_local("./mlruns"), is_local("https://mlflow.example")
+    (True, True, False)
+    """
+    return urlsplit(uri).scheme.partition("+")[0] in {"", "file", "sqlite"}
+
+
+def _unnamed(uri: str) -> SettingsError:
+    return SettingsError(
+        "the model's registry is named by the run's record alone, and lies elsewhere",
+        found=redact(uri),
+        hint="it would get this user's credentials: name it with --tracking-uri, or the job's settings with --config",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import yaml
@@ -135,6 +137,36 @@ def test_reproduce_loads_no_code_that_the_manifest_names(forged):
     assert "--config" in str(caught.value.hint) or "registry.allowed_paths" in str(caught.value.hint)
     assert caught.value.exit_code == 2
     assert not canary.exists()
+
+
+def test_a_server_that_the_manifest_names_is_not_asked(published, table, evil, monkeypatch):
+    """MLflow would send it the token."""
+    run, asked = published[1]["run_id"], []
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "token-of-the-operator")
+
+    class Listening(BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802  # as below
+            asked.append(self.headers.get("Authorization"))
+            self.send_error(404)
+
+        do_POST = do_GET  # noqa: N815  # the name that the standard library looks for
+
+        def log_message(self, *_):
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Listening) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}"
+        forge_registry(table, run, evil[0], (uri, "models:/evil/1"))
+        found = explain(str(table), KEY)
+        with pytest.raises(SettingsError, match="by the run's record alone"):
+            reproduce(str(table), run, Options())
+        assert asked == []
+        explain(str(table), KEY, tracking_uri=uri)  # named by the operator
+        server.shutdown()
+    assert asked
+    assert "--tracking-uri" in found.model.registry_problem
+    assert "--tracking-uri" in found.model.files_problem
 
 
 def test_a_registry_of_the_operators_own_vouches_for_its_models(published, table, evil, registered, monkeypatch):
