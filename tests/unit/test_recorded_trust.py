@@ -145,7 +145,7 @@ def test_a_server_that_the_manifest_names_is_not_asked(published, table, evil, m
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "token-of-the-operator")
 
     class Listening(BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802  # as below
+        def do_GET(self):
             asked.append(self.headers.get("Authorization"))
             self.send_error(404)
 
