@@ -161,7 +161,7 @@ def fitted(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
 
 
 def _processor(result: Result) -> str:
-    return str(result["machine"]["processor"])
+    return str(result.get("machine", {}).get("processor", ""))
 
 
 def _of(results: Sequence[Result], name: str, processor: str) -> Result | None:
