@@ -127,7 +127,8 @@ def growth_lines(results: Sequence[Result]) -> list[str]:
 
     Of the machine that the most rows were taken on: times of another one lie on another line.
     """
-    largest = next((result for result in results if result["case"]["name"] == GROWTH[-1]), None)
+    of_most_rows_first = (result for name in reversed(GROWTH) for result in results if result["case"]["name"] == name)
+    largest = next(of_most_rows_first, None)
     if largest is None:
         return []
     found = (_of(results, name, _processor(largest)) for name in GROWTH)

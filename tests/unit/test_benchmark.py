@@ -174,6 +174,18 @@ def test_shapes_of_one_table_are_compared():
     assert found["batchscore-spark, worker's memory, MiB"] == (200, True)
 
 
+def test_times_of_another_machine_are_on_no_line():
+    points = [(100_000, 1.1), (1_000_000, 2.0), (30_000_000, 31.0)]
+    names = ("lightgbm-50x31-100k", "lightgbm-50x31-1M", "lightgbm-50x31-30M")
+    cases = [
+        named(name, rows, batchscore_on_spark=[seconds]) | {"machine": {"processor": "one"}}
+        for name, (rows, seconds) in zip(names, points, strict=True)
+    ]
+    other = named("lightgbm-50x31", 8_000_000, batchscore_on_spark=[90.0]) | {"machine": {"processor": "another"}}
+    assert growth_lines([other, *cases]) == growth_lines(cases)
+    assert "off by at most 0%" in growth_lines([other, *cases])[0]
+
+
 def test_growth_is_a_line_with_a_named_fixed_part():
     points = [(100_000, 1.1), (1_000_000, 2.0), (8_000_000, 9.0)]
     assert fitted(points) == pytest.approx((1.0, 1e-6))
