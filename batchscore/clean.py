@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import pyarrow.fs as pafs
 
-from batchscore import heartbeats, publish
+from batchscore import heartbeats, publish, record
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.snapshot import open_table
-from batchscore.errors import InputError, SettingsError, UnavailableError, nearest
+from batchscore.errors import BatchscoreError, InputError, SettingsError, UnavailableError, nearest
 from batchscore.heartbeats import Heartbeat, State, Watch
 from batchscore.prepare import OnEvent, absolute
 
 POLL_SECONDS = 0.5
+ENDED = ("refused", "failed", "fenced", "interrupted", "skipped")  # states of runs that published nothing
 BY = "cleaned up by batchscore clean"
 
 
@@ -62,7 +63,7 @@ def clean(
     """
     uri = absolute(table)
     _refuse_missing(uri)
-    found = publish.find(uri, _states(uri, watch or Watch(), on_event, sleep))
+    found = publish.find(uri, {**_ended(uri), **_states(uri, watch or Watch(), on_event, sleep)})
     _refuse_unknown(take_over, found)
     found = tuple(_given_up(left) if left.run_id in take_over else left for left in found)
     if not dry_run:
@@ -101,6 +102,18 @@ def _refuse_unknown(run_ids: Sequence[str], found: Sequence[publish.Leftover]) -
                 near=nearest(run_id, known),
                 hint="batchscore clean --dry-run lists what runs left",
             )
+
+
+def _ended(uri: str) -> dict[str, State]:
+    """Runs that say in the ledger that they ended without publishing: a worker may have written a file after that.
+
+    Their commit may yet land where the storage failed during it: they are fenced like any other before a file goes.
+    """
+    try:
+        records = record.history(uri, limit=10**9)
+    except BatchscoreError:  # the heartbeats and the files' age still tell
+        return {}
+    return {entry.run_id: "silent" for entry in records if entry.state in ENDED}
 
 
 def _states(uri: str, watch: Watch, on_event: OnEvent, sleep: Callable[[float], None]) -> dict[str, State]:

@@ -13,8 +13,9 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchscore import heartbeats, manifests
+from batchscore import heartbeats, manifests, record
 from batchscore.clean import clean
+from batchscore.contracts import RunRecord
 from batchscore.errors import FencedOutError, InputError, SettingsError
 from batchscore.heartbeats import Heartbeat, Process, Watch
 from batchscore.plan.units import is_live
@@ -133,6 +134,30 @@ def test_a_run_without_heartbeat_counts_as_dead_after_a_day(table):
     os.utime(path, (long_ago, long_ago))
     assert [left.run_id for left in clean(table).removed] == [DEAD]
     assert not path.exists()
+
+
+@pytest.mark.parametrize("state", ["failed", "refused", "published"])
+def test_what_a_worker_wrote_after_its_run_had_ended_goes_at_once(table, state):
+    """The run discarded what it had staged, but a worker that was cancelled closed a file later."""
+    plan, staged, _ = prepared(table, DEAD, manifest=False)
+    facts = dict.fromkeys(
+        ("model_name", "model_version", "model_digest", "source_uri", "source_snapshot", "mode", "engine", "runner"), ""
+    )
+    numbers = dict.fromkeys(("table_version", "units_published", "units_live", "rows_read", "rows", "exit_code"), 0)
+    moments = dict.fromkeys(("started_at", "ended_at"), "2026-01-01T00:00:00+00:00")
+    row = RunRecord(
+        DEAD, state, source_version=None, table=table, seconds=1.0, message="", **facts, **numbers, **moments
+    )
+    record.append(table, row)
+    cleaning = clean(table)
+    path = Path(table) / staged.files[0].path
+    if state == "published":  # it says so, but nothing else does: left to the files' age
+        assert (cleaning.removed, path.exists()) == ((), True)
+        return
+    assert [left.run_id for left in cleaning.removed] == [DEAD]
+    assert not path.exists()
+    with pytest.raises(FencedOutError):  # it might have been unsure of its commit
+        commit(plan, *offer(plan, [stage(plan, D2, [1, 2])], {D2: "x"}), is_live=is_live)
 
 
 def test_a_fenced_run_without_heartbeat_can_go_at_once(table):
