@@ -6,13 +6,13 @@ Importing this package loads no MLflow: :func:`pin` does when it must ask a regi
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from batchscore.contracts import PinnedModel
 from batchscore.errors import ModelError, SettingsError, SetupError
@@ -50,6 +50,7 @@ __all__ = [
 
 # MLflow writes this file while it downloads by registered name, and leaves it in a local artifact store.
 WRITTEN_BY_DOWNLOAD = "registered_model_meta"
+_SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9.\-]*)(?:\+[^:]*)?:")
 # What reading a description whose parts are of other kinds than they should be ends with.
 DAMAGE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
@@ -162,10 +163,13 @@ def describe(name: str, version: str, *, tracking_uri: str, registry_uri: str | 
 def is_local(uri: str) -> bool:
     """Whether a registry is a file of this machine; any other one is sent this user's credentials when it is asked.
 
-    >>> is_local("sqlite:///mlruns.db"), is_local("./mlruns"), is_local("https://mlflow.example")
-    (True, True, False)
+    The address may be none: a record is no settings file.
+
+    >>> is_local("sqlite:///mlruns.db"), is_local("./mlruns"), is_local("https://mlflow.example"), is_local("http://[::1")
+    (True, True, False, False)
     """
-    return urlsplit(uri).scheme.partition("+")[0] in {"", "file", "sqlite"}
+    scheme = _SCHEME.match(uri)
+    return scheme is None or scheme[1].lower() in {"file", "sqlite"}
 
 
 def _unnamed(uri: str) -> SettingsError:

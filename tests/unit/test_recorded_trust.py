@@ -252,3 +252,13 @@ def test_a_log_leads_out_of_the_table_for_nobody(published, table, tmp_path, cli
     newest = dataclasses.replace(record.show(str(table), published[1]["run_id"])[0], table_version=1)
     with pytest.raises(InputError, match=problem):
         published_by(str(table), newest)
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://[::1", "HTTPS://evil", " http://evil", "postgresql+psycopg2://u@h/d", "s3://b"]
+)
+def test_a_registry_elsewhere_is_told_whatever_its_address_looks_like(published, table, uri):
+    forge(table, published[1]["run_id"], model_version="1", sections={"registry": {"tracking_uri": uri}})
+    found = explain(str(table), KEY)
+    assert "--tracking-uri" in found.model.registry_problem
+    assert found.recomputed.equal  # the cache holds the very files
