@@ -22,8 +22,9 @@ what is allowed, and what to do next, its secrets masked. Errors travel from exe
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import ClassVar, TypeVar
 
 from batchscore.redaction import MAX_READ_CHARS, redact
 
@@ -31,6 +32,8 @@ from batchscore.redaction import MAX_READ_CHARS, redact
 MAX_ITEMS = 10
 MAX_VALUE_CHARS = 200
 MAX_TEXT_CHARS = 4_000
+
+Item = TypeVar("Item")
 
 
 def bounded(value: object, limit: int = MAX_VALUE_CHARS) -> str:
@@ -43,15 +46,15 @@ def bounded(value: object, limit: int = MAX_VALUE_CHARS) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def listed(items: Iterable[object], limit: int = MAX_ITEMS) -> str:
-    """At most ``limit`` items, comma separated, with the number of those left out.
+def listed(items: Iterable[Item], limit: int = MAX_ITEMS, spelled: Callable[[Item], object] = str) -> str:
+    """At most ``limit`` items, comma separated, with the number of those left out; only those shown are spelled.
 
     >>> listed(["a", "b", "c"], limit=2)
     'a, b and 1 more'
     """
-    values = [bounded(item) for item in items]
-    shown = ", ".join(values[:limit])
-    left = len(values) - limit
+    rest = iter(items)
+    shown = ", ".join(bounded(spelled(item)) for item in islice(rest, limit))
+    left = sum(1 for _ in rest)
     return f"{shown} and {left} more" if left > 0 else shown
 
 

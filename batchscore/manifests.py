@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -163,8 +163,14 @@ def all_ids(table_uri: str) -> tuple[str, ...]:
 
 
 def to_json(manifest: Manifest) -> str:
-    """The manifest as JSON; keys sorted, so equal manifests are equal files."""
-    return json.dumps({**asdict(manifest), "settings": dict(manifest.settings)}, sort_keys=True, indent=1)
+    """The manifest as JSON; keys sorted, so equal manifests are equal files, and a line for each unit."""
+    facts = {**asdict(replace(manifest, units=())), "settings": dict(manifest.settings)}
+    lines = {name: json.dumps(value, sort_keys=True, indent=1).replace("\n", "\n ") for name, value in facts.items()}
+    if manifest.units:  # there may be ten thousand
+        names = sorted(entry.name for entry in fields(ManifestUnit))
+        units = (json.dumps({name: getattr(unit, name) for name in names}) for unit in manifest.units)
+        lines["units"] = "[\n  " + ",\n  ".join(units) + "\n ]"
+    return "{\n" + ",\n".join(f" {json.dumps(name)}: {lines[name]}" for name in sorted(lines)) + "\n}"
 
 
 def from_json(text: str) -> Manifest:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pyarrow as pa
 
 from batchscore.arrow.types import to_arrow
-from batchscore.arrow.values import python_of, scalar_of, shown
+from batchscore.arrow.values import array_of, python_of, scalar_of, shown
 from batchscore.contracts import RUNS_FOLDER, OutputFormat, UnitValues
 from batchscore.errors import InputError, SettingsError
 
@@ -107,6 +108,22 @@ def is_canonical(value: str | None, type_name: str) -> bool:
         return partition_value(scalar_of(value, pa.string()).cast(to_arrow(type_name))) == value
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, InputError, SettingsError):
         return False
+
+
+def misspelled(values: Iterable[str], type_name: str) -> set[str]:
+    """Those of the values that :func:`partition_value` spells otherwise for this type; many at a time.
+
+    >>> misspelled(["7", "07"], "integer"), misspelled(["", "a"], "string")
+    ({'07'}, {''})
+    """
+    given = list(values)
+    if type_name == "string":
+        return {value for value in given if not value}
+    try:
+        typed = array_of(given, pa.string()).cast(to_arrow(type_name))
+        return {value for value, scalar in zip(given, typed, strict=True) if partition_value(scalar) != value}
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, InputError, SettingsError):
+        return {value for value in given if not is_canonical(value, type_name)}
 
 
 def partition_path(unit: UnitValues) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from batchscore import s3
 from batchscore.arrow.filesystem import open_filesystem
 from batchscore.arrow.footers import unreadable
-from batchscore.arrow.layout import is_canonical
+from batchscore.arrow.layout import misspelled
 from batchscore.arrow.types import from_arrow
 from batchscore.contracts import (
     RUN_COLUMN,
@@ -78,7 +78,9 @@ def check(files: Sequence[StagedFile], expected: Expected) -> None:
         BatchscoreError: a file is not what its task said: a bug or a foreign hand, never published.
         UnavailableError: a file is not where the driver can see it, or storage fails.
     """
-    faults = [f"{file.path}: {fault}" for file in files for fault in _faults(file, expected)]
+    spellings = _spelling_faults(files, expected)
+    in_file = {name: kind for name, kind in expected.in_file.items() if name not in expected.partition_by}
+    faults = [f"{file.path}: {fault}" for file in files for fault in _faults(file, expected, in_file, spellings)]
     faults.extend(_count_faults(files, expected.units))
     if not faults:
         check_present(files, expected.uri)
@@ -117,11 +119,13 @@ def check_present(files: Sequence[StagedFile], uri: str) -> None:
         )
 
 
-def _faults(file: StagedFile, expected: Expected) -> list[str]:
+def _faults(
+    file: StagedFile, expected: Expected, in_file: Mapping[str, str], spellings: Mapping[tuple[str, str | None], str]
+) -> list[str]:
     return [
         *_path_faults(file.path, expected.folder),
-        *_unit_faults(file.unit, expected),
-        *_stats_faults(file, expected),
+        *_unit_faults(file.unit, expected, spellings),
+        *_stats_faults(file, expected, in_file),
     ]
 
 
@@ -133,27 +137,32 @@ def _path_faults(path: str, folder: str) -> list[str]:
         return ["its path leaves the table"]
     if not path.startswith(folder):
         return [f"its path is not in the run's own folder {folder}"]
-    if any(part.startswith(("_", ".")) for part in PurePosixPath(path.removeprefix(folder)).parts):
+    if any(part.startswith(("_", ".")) for part in path.removeprefix(folder).split("/")):
         return ["a part of its path begins with _ or ., which readers and VACUUM overlook"]
     return []
 
 
-def _unit_faults(unit: UnitValues, expected: Expected) -> list[str]:
+def _spelling_faults(files: Sequence[StagedFile], expected: Expected) -> dict[tuple[str, str | None], str]:
+    """What is wrong with partition values, by column and value; each value is looked at once."""
+    types = {column.name: column.type for column in expected.columns}
+    found: dict[tuple[str, str | None], str] = {}
+    for column in expected.partition_by:
+        values = {value for file in files for name, value in file.unit if name == column and value is not None}
+        for value in misspelled(values, types[column]):
+            found[column, value] = f"{column}={value!r} is not how a {types[column]} is spelled"
+        if column in expected.required:
+            found[column, None] = f"{column} is null, which the table declares NOT NULL"
+    return found
+
+
+def _unit_faults(unit: UnitValues, expected: Expected, spellings: Mapping[tuple[str, str | None], str]) -> list[str]:
     if tuple(name for name, _ in unit) != expected.partition_by:
         return [f"its partition columns are {[name for name, _ in unit]}"]
-    types = {column.name: column.type for column in expected.columns}
-    faults = [
-        f"{name}={value!r} is not how a {types[name]} is spelled"
-        for name, value in unit
-        if not is_canonical(value, types[name])
-    ]
-    nulls = [name for name, value in unit if value is None and name in expected.required]
-    faults.extend(f"{name} is null, which the table declares NOT NULL" for name in nulls)
-    return faults
+    return [spellings[item] for item in unit if item in spellings]
 
 
-def _stats_faults(file: StagedFile, expected: Expected) -> list[str]:
-    types = {name: kind for name, kind in expected.in_file.items() if name not in expected.partition_by}
+def _stats_faults(file: StagedFile, expected: Expected, types: Mapping[str, str]) -> list[str]:
+    """Faults of a file's statistics; ``types`` are those of its columns that the table is not partitioned by."""
     faults = []
     for stats in file.stats:
         if stats.name not in types:
@@ -202,6 +211,8 @@ def _count_faults(files: Sequence[StagedFile], units: Sequence[ManifestUnit]) ->
 
 def _footer_faults(files: Sequence[StagedFile], expected: Expected) -> list[str]:
     filesystem, root = open_filesystem(expected.uri)
+    in_file = expected.in_file
+    sound: list[pq.ParquetSchema] = []  # a schema that is as it should be: those of a run's files are mostly equal
 
     def faults_of(file: StagedFile) -> list[str]:
         try:
@@ -210,11 +221,17 @@ def _footer_faults(files: Sequence[StagedFile], expected: Expected) -> list[str]
             if isinstance(unreadable(file.path, error), UnavailableError):
                 raise s3.failure(f"the footer of {file.path} could not be read", error) from error
             return [f"{file.path}: not readable as Parquet: {s3.said(error)}"]
-        found = [f"{file.path}: {fault}" for fault in _schema_faults(footer.schema.to_arrow_schema(), expected.in_file)]
+        schema, found = footer.schema, []
+        if not (sound and schema.equals(sound[0])):
+            found = [f"{file.path}: {fault}" for fault in _schema_faults(schema.to_arrow_schema(), in_file)]
+            if not found:
+                sound[:] = [schema]
         if footer.num_rows != file.rows:
             found.append(f"{file.path}: {footer.num_rows} rows in the file, {file.rows} stated")
         return found
 
+    if isinstance(filesystem, pafs.LocalFileSystem):  # threads would mostly wait for each other: three times the time
+        return [fault for file in files for fault in faults_of(file)]
     with ThreadPoolExecutor(READERS) as pool:
         return [fault for faults in pool.map(faults_of, files) for fault in faults]
 

@@ -146,7 +146,7 @@ def _discard_dropped(offer: Offer, receipt: Receipt) -> None:
 
 def _offer(plan: ScoringPlan, staged: StagedOutput, manifest: Manifest) -> Offer:
     units = {unit.values: unit for unit in manifest.units}
-    names = listed((unit_text(values) for values in units), 3)
+    names = listed(units, 3, unit_text)
     metadata = {
         RUN_KEY: plan.run_id,
         "batchscore.manifest": f"{manifests.FOLDER}/{plan.run_id}.json",

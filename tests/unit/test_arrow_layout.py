@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.arrow.layout import is_canonical, partition_path, partition_value
+from batchscore.arrow.layout import is_canonical, misspelled, partition_path, partition_value
 from batchscore.arrow.types import to_arrow
 from batchscore.arrow.values import scalar_of
 from batchscore.errors import InputError, SettingsError
@@ -94,6 +94,14 @@ def test_every_spelling_is_canonical(case):
 )
 def test_other_spellings_are_not(value, kind):
     assert not is_canonical(value, kind)
+    assert misspelled([value], kind) == {value}
+
+
+@given(st.sampled_from(["integer", "date", "boolean", "decimal(12,3)", "timestamp", "string"]), st.data())
+def test_many_at_a_time_are_judged_as_one_by_one(kind, data):
+    some = st.sampled_from(["07", "7", "", "2026-01-31", "2026-1-31", "true", "TRUE", "1.200", "1.2", "300"])
+    values = data.draw(st.lists(some | st.text(max_size=5), unique=True, max_size=6))
+    assert misspelled(values, kind) == {value for value in values if not is_canonical(value, kind)}
 
 
 @given(st.lists(st.tuples(st.text(min_size=1), st.none() | st.text(min_size=1)), min_size=1, max_size=3))
