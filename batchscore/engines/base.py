@@ -14,7 +14,8 @@ class Engine(Protocol):
     """A loaded model.
 
     An engine whose attribute ``takes_codes`` is true takes text as dictionaries of Arrow, too. One whose attribute
-    ``lost`` is true scores nothing more: what it lived in is gone.
+    ``takes_any_row`` is true scores each row by itself and is harmed by none: it may be given rows whose scores nobody
+    wants. One whose attribute ``lost`` is true scores nothing more: what it lived in is gone.
     """
 
     def score(self, inputs: pa.RecordBatch) -> pa.RecordBatch:

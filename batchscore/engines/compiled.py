@@ -43,6 +43,7 @@ class CompiledEngine:
     """
 
     takes_codes = True
+    takes_any_row = True
 
     def __init__(self, ensemble: Ensemble, path: Path, files: ModelFiles, threads: int) -> None:
         self._ensemble = ensemble

@@ -67,14 +67,26 @@ class Isolating:
         self._has_scored = False
         self._given_up = 0
         self.takes_codes = bool(getattr(engine, "takes_codes", False))
+        self._takes_any_row = bool(getattr(engine, "takes_any_row", False))
 
-    def scores(self, inputs: pa.RecordBatch) -> Scores:
+    def scores(self, inputs: pa.RecordBatch, kept: pa.BooleanArray | None = None) -> Scores:
         """The scores of a batch, and the rows on which the model raises.
+
+        Args:
+            inputs: as an engine takes them.
+            kept: which rows are wanted; None for all. The places of what is returned count these alone.
 
         Raises:
             ModelError: it raises on whatever it is given, or returned something else than its signature says.
             BadRowsError: it raises on more rows than the run may quarantine.
         """
+        if kept is not None and self._takes_any_row and kept.true_count * 2 > len(kept):
+            every = self._tried(inputs)  # cheaper than to copy the rows that stay
+            if isinstance(every, pa.RecordBatch):
+                return Scores(every.filter(kept))
+        return self._scores(inputs if kept is None else inputs.filter(kept))
+
+    def _scores(self, inputs: pa.RecordBatch) -> Scores:
         if not inputs.num_rows:
             return Scores(None)
         tried = self._tried(inputs)

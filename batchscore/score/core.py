@@ -77,16 +77,18 @@ def score_batch(
     rows = _normalized_batch(batch, task.source_columns, keep_codes=isolating.takes_codes)
     inputs, bad = _model_inputs(rows, task.bindings, task.model.inputs)
     before = part(_input_faults(rows, task, bad), rows, rows, task)
+    scores = isolating.scores(inputs, before.kept)
     if before.kept is not None:
-        rows, inputs = rows.take(before.kept), inputs.take(before.kept)
-    scores = isolating.scores(inputs)
+        # The many columns that only the model reads are not copied for a few rows less.
+        names = rows.schema.names if scores.raised else _read_later(task)
+        rows = rows.select(names).filter(before.kept)
     raised = part(raised_fault(scores.raised, rows.num_rows, _named_inputs(task)), rows, rows, task)
     if raised.kept is not None:
-        rows = rows.take(raised.kept)
+        rows = rows.filter(raised.kept)
     outputs = _outputs(scores.outputs, task)
     after = part(_output_faults(rows, outputs, task), rows, _beside(rows, outputs), task)
     if after.kept is not None:
-        rows, outputs = rows.take(after.kept), outputs.take(after.kept)
+        rows, outputs = rows.filter(after.kept), outputs.filter(after.kept)
     columns = [column for column in task.columns if with_lineage or column.origin != "lineage"]
     arrays = [_output_column(column, rows, outputs, task) for column in columns]
     table = pa.RecordBatch.from_arrays(arrays, schema=output_schema(task, with_lineage=with_lineage))
@@ -117,6 +119,14 @@ def _output_faults(rows: pa.RecordBatch, outputs: pa.RecordBatch, task: ScoringT
     return [*faults, *rule_faults(_beside(rows, outputs), types, task, of_output=True)]
 
 
+def _read_later(task: ScoringTask) -> list[str]:
+    """The table's columns that are read of a row that was scored."""
+    read = {column.ref for column in task.columns if column.origin == "source"}
+    read |= {*task.keys, *(column.name for column in task.quarantine_columns)}
+    read |= {name for rule in task.rules if rule.of_output for name in (*rule.columns, *rule.named)}
+    return [column.name for column in task.source_columns if column.name in read]
+
+
 def _named_inputs(task: ScoringTask) -> list[str]:
     """The table's columns that feed the model: what is kept of a row that it raises on."""
     names = {column.name for column in task.source_columns}
@@ -141,7 +151,7 @@ def scorable_inputs(batch: pa.RecordBatch, task: ScoringTask) -> pa.RecordBatch:
     rows = _normalized_batch(batch, task.source_columns)
     inputs, bad = _model_inputs(rows, task.bindings, task.model.inputs)
     kept = part(_input_faults(rows, task, bad), rows, rows, task).kept
-    return inputs if kept is None else inputs.take(kept)
+    return inputs if kept is None else inputs.filter(kept)
 
 
 def output_schema(task: ScoringTask, *, with_lineage: bool = True) -> pa.Schema:

@@ -64,9 +64,9 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Parted:
-    """A batch without the rows at fault: the places of those that stay (None: all), and the others."""
+    """A batch without the rows at fault: for each row whether it stays (None: all do), and the others."""
 
-    kept: pa.Array | None
+    kept: pa.BooleanArray | None
     left_out: tuple[pa.RecordBatch, ...] = ()
     counts: tuple[ReasonCount, ...] = ()
 
@@ -106,8 +106,7 @@ def part(faults: Iterable[Fault], told: pa.RecordBatch, values: pa.RecordBatch, 
         parts.append(_left_out(fault, marks, places, told, values, task))
         counts.append(ReasonCount(fault.reason, fault.column, len(places)))
         out = fresh if out is None else pc.or_(out, fresh)
-    kept = None if out is None else pc.indices_nonzero(pc.invert(out))
-    return Parted(kept, tuple(parts), tuple(counts))
+    return Parted(None if out is None else pc.invert(out), tuple(parts), tuple(counts))
 
 
 def _left_out(
@@ -154,6 +153,9 @@ def _as_map(columns: Sequence[tuple[str, pa.Array]], count: int) -> pa.Array:
     offsets = array_of(np.arange(count + 1, dtype=np.int32) * width, pa.int32())
     if not width:
         return pa.MapArray.from_arrays(offsets, pa.nulls(0, _TEXT), pa.nulls(0, _TEXT))
+    if width == 1:
+        (name, only), *_ = columns
+        return pa.MapArray.from_arrays(offsets, _repeated(name, count), only)
     names = pa.concat_arrays([_repeated(name, count) for name, _ in columns])
     values = pa.concat_arrays([array for _, array in columns])
     # Column after column becomes row after row.

@@ -25,7 +25,7 @@ class StatsBuilder:
     """Accumulates the statistics of the columns of one file.
 
     Args:
-        schema: the file's columns.
+        schema: the columns to describe; others are passed over.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -36,6 +36,8 @@ class StatsBuilder:
 
     def add(self, name: str, column: pa.Array) -> None:
         """Takes values of a column into account; of a constant column one of them is enough."""
+        if name not in self._nulls:
+            return
         self._nulls[name] += column.null_count
         if name not in self._unbounded and column.null_count < len(column):
             self._widen(name, column)

@@ -9,6 +9,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +42,21 @@ _TEXT = pa.string()
 _CODED = pa.dictionary(pa.int8(), _TEXT)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What the files of a table have in common.
+
+    Attributes:
+        schema: their columns.
+        repetitive: columns worth a dictionary; one of keys or floats is given up after it was built.
+        described: whether statistics are gathered for the table's log.
+    """
+
+    schema: pa.Schema
+    repetitive: Sequence[str]
+    described: bool = True
+
+
 class _OpenFile:
     """One data file.
 
@@ -48,28 +64,22 @@ class _OpenFile:
         filesystem: where it is written.
         root: the table's folder.
         relative: its path below that.
-        schema: its columns.
+        kind: its columns.
         constants: the columns whose value is the same in each row: they are made a row group at a time, as
             dictionaries of one entry, and so cost nothing.
-        repetitive: columns worth a dictionary; one of keys or floats is given up after it was built.
     """
 
-    def __init__(  # what a file is made of
-        self,
-        filesystem: pafs.FileSystem,
-        root: str,
-        relative: str,
-        schema: pa.Schema,
-        constants: Mapping[str, pa.Scalar],
-        repetitive: Sequence[str],
+    def __init__(
+        self, filesystem: pafs.FileSystem, root: str, relative: str, kind: _Kind, constants: Mapping[str, pa.Scalar]
     ) -> None:
+        schema = kind.schema
         self.relative = relative
         self.rows = 0
         self._filesystem = filesystem
         self._path = f"{root}/{relative}"
         self._schema = pa.schema([_constant(field, constants.get(field.name)) for field in schema])
         self._constants = constants
-        self._stats = StatsBuilder(schema)
+        self._stats = StatsBuilder(schema if kind.described else pa.schema([]))
         self._writer = pq.ParquetWriter(
             self._path,
             self._schema,
@@ -82,7 +92,7 @@ class _OpenFile:
                 field.name for field in schema if field.name not in constants and not _holds_floats(field.type)
             ],
             store_schema=False,
-            use_dictionary=list(repetitive) or False,
+            use_dictionary=list(kind.repetitive) or False,
             coerce_timestamps="us",
             write_page_checksum=True,  # what storage damages later is noticed when it is read
         )
@@ -142,9 +152,10 @@ class StagedWriter:
         self._schema = pa.schema([field for field in output_schema(task) if field.name not in left_out])
         self._types = {column.name: column.type for column in task.columns}
         self._constants = lineage_values(task)
-        self._repetitive = [
+        repetitive = [
             field.name for field in self._schema if field.name not in task.keys and not _holds_floats(field.type)
         ]
+        self._kind = _Kind(self._schema, repetitive)
         self._attempt = uuid.uuid4().hex[:12]
         self._count = 0
         self._open: OrderedDict[UnitValues, _OpenFile] = OrderedDict()
@@ -203,7 +214,7 @@ class StagedWriter:
             self._folders.add(folder)
         self._paths.append(relative)
         constants = {**self._constants, **self._of_unit(unit)}
-        self._open[unit] = _OpenFile(self._filesystem, self._root, relative, self._schema, constants, self._repetitive)
+        self._open[unit] = _OpenFile(self._filesystem, self._root, relative, self._kind, constants)
         return self._open[unit]
 
     def _of_unit(self, unit: UnitValues) -> dict[str, pa.Scalar]:
@@ -261,7 +272,9 @@ class QuarantineWriter:
         name = f"part-00000-{task.run_id}-{uuid.uuid4().hex[:12]}.zstd.parquet"
         schema = quarantine_schema(task)
         repetitive = [name for name in (REASON_COLUMN, COLUMN_COLUMN, DETAIL_COLUMN) if name in schema.names]
-        return _OpenFile(filesystem, root, name, schema, quarantine_lineage(task), repetitive)
+        # Nobody looks for these rows by bounds, and which run they are of is told without.
+        kind = _Kind(schema, repetitive, described=False)
+        return _OpenFile(filesystem, root, name, kind, quarantine_lineage(task))
 
     def finish(self) -> tuple[StagedFile, ...]:
         """Closes the file and returns it, if there is one.

@@ -236,6 +236,42 @@ def test_an_engine_of_ours_that_says_the_model_raised_is_halved_and_other_errors
         Isolating(engine).scores(rows)
 
 
+class Seeing(Allergic):
+    """Remembers which amounts it was given."""
+
+    def __init__(self, poison=(), *, takes_any_row):
+        super().__init__(poison)
+        self.takes_any_row = takes_any_row
+        self.seen = []
+
+    def score(self, inputs: pa.RecordBatch) -> pa.RecordBatch:
+        self.seen.append(inputs.column(0).to_pylist())
+        return super().score(inputs)
+
+
+@given(st.lists(st.integers(-3, 9), max_size=HOPELESS_ROWS - 1))
+def test_an_engine_that_takes_any_row_leaves_out_what_the_others_do(numbers):
+    given_rows = batch(range(len(numbers)), [float(n) for n in numbers])
+    made = dataclasses.replace(values.task("unused"), rules=(POSITIVE, SMALL_SCORE))
+    scored = [score_batch(given_rows, made, Seeing({7.0}, takes_any_row=takes)) for takes in (True, False)]
+    assert scored[0].table.equals(scored[1].table)
+    assert scored[0].counts == scored[1].counts
+    assert left_out(scored[0]) == left_out(scored[1])
+
+
+def test_a_model_is_shown_what_a_rule_left_out_only_where_its_engine_takes_any_row_and_few_are_left_out(tmp_path):
+    def seen(amounts, engine):
+        scored = score_batch(batch(range(len(amounts)), amounts), task(tmp_path, POSITIVE), engine)
+        assert scored.table.column("prediction").to_pylist() == [2 * a for a in amounts if a >= 0]
+        return engine.seen
+
+    assert seen([1.0, -1.0, 2.0], Seeing(takes_any_row=False)) == [[1.0, 2.0]]
+    assert seen([1.0, -1.0, 2.0], Seeing(takes_any_row=True)) == [[1.0, -1.0, 2.0]]
+    assert seen([1.0, -1.0, -2.0], Seeing(takes_any_row=True)) == [[1.0]]
+    # What it raises on was left out before: nothing is halved for it.
+    assert seen([1.0, -1.0, 2.0], Seeing({-1.0}, takes_any_row=True)) == [[1.0, -1.0, 2.0], [1.0, 2.0]]
+
+
 def test_memory_that_runs_out_is_no_poison():
     class Full(Doubling):
         def score(self, inputs):
