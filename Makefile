@@ -18,6 +18,8 @@ PEERS_READY := .venv-peers/.ready
 DEMO_FLAGS ?=
 # Test processes at a time; each may hold a Spark session (2 GB) of its own.
 TEST_WORKERS ?= 2
+# Of tests that often wait, for a store that fails and is asked again, or for a command to end.
+WAITING_WORKERS ?= 4
 
 # The environments of this Makefile are its own, whatever is active in the shell.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
@@ -49,7 +51,7 @@ test: test-unit test-spark test-e2e ## all tests: unit first, then spark, then e
 
 .PHONY: test-unit
 test-unit: $(READY) ## unit tests and doctests: no Java
-	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) tests/unit tests/fuzz batchscore
+	$(BIN)/python -m pytest -q -n $(WAITING_WORKERS) tests/unit tests/fuzz batchscore
 
 .PHONY: test-spark
 test-spark: $(READY) ## tests that share a Spark session
@@ -57,7 +59,7 @@ test-spark: $(READY) ## tests that share a Spark session
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## the commands as a user runs them
-	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadgroup tests/e2e
+	$(BIN)/python -m pytest -q -n $(WAITING_WORKERS) --dist loadgroup tests/e2e
 
 .PHONY: audit
 audit: | $(UV) ## known vulnerabilities of what the locks pin; asks the service of the Python Packaging Index

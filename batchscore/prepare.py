@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -32,6 +31,7 @@ from batchscore.errors import SettingsError
 from batchscore.plan import PlanInputs, dates, make
 from batchscore.plan.columns import prediction_columns
 from batchscore.plan.units import units_of
+from batchscore.processors import usable_cores
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -160,7 +160,7 @@ def make_plan(config: JobConfig, options: RunOptions, spark: LazySpark, ready: R
     wanted = units_of(source.files, names) if set(names) <= set(source.partition_columns) else ()
     target = publish.inspect(absolute(config.output.path), config.output.format, wanted)
     local = config.scoring.runner == "local"
-    cores = os.cpu_count() or 1 if local else session.cores(config.spark.master, config.spark.conf)
+    cores = usable_cores() if local else session.cores(config.spark.master, config.spark.conf)
     if local and ready is not None:
         cores = max(1, cores // ready.at_a_time)
     plan = make(

@@ -22,6 +22,7 @@ from batchscore.plan.dates import date_column, dates_of
 from batchscore.plan.units import refuse_parts
 from batchscore.plan.versions import versions_as_of
 from batchscore.prepare import LazySpark, Moment, OnEvent, Ready, absolute, partition_by, pin_model, pin_source
+from batchscore.processors import usable_cores
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def _local_runner(config: JobConfig, request: BackfillRequest) -> runners.LocalR
     """Its processes serve all runs; runs side by side have their share of the cores each."""
     if config.scoring.runner != "local":
         return None
-    return runners.LocalRunner(max(1, runners.cores() // request.at_a_time), keep=True)
+    return runners.LocalRunner(max(1, usable_cores() // request.at_a_time), keep=True)
 
 
 def _plan(

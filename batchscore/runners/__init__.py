@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from batchscore.errors import SettingsError, nearest
 from batchscore.runners.base import Runner
-from batchscore.runners.local import LocalRunner, cores, end_spares, start_ahead
+from batchscore.runners.local import LocalRunner, end_spares, start_ahead
 from batchscore.runners.shipping import give_environment
 from batchscore.runners.spark import SparkRunner
 from batchscore.runners.warm import warming
@@ -14,7 +14,6 @@ __all__ = [
     "LocalRunner",
     "Runner",
     "SparkRunner",
-    "cores",
     "end_spares",
     "give_environment",
     "runner_class",

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Sequence
 from multiprocessing.connection import wait
 
 from batchscore.contracts import ScoringTask, TaskResult
 from batchscore.errors import BatchscoreError
+from batchscore.processors import usable_cores
 from batchscore.runners.base import Group, OnResult, SplitsWorker
 from batchscore.runners.process import WorkerProcess
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
 
 _spares: list[WorkerProcess] = []
 
@@ -30,7 +24,7 @@ def start_ahead(module: str, workers: int | None = None) -> None:
         module: the worker function's module.
         workers: processes; None: as many as this process may use cores.
     """
-    while len(_spares) < (workers or cores()):
+    while len(_spares) < (workers or usable_cores()):
         _spares.append(WorkerProcess(module))
 
 
@@ -52,7 +46,7 @@ class LocalRunner:
     name = "local"
 
     def __init__(self, workers: int | None = None, *, keep: bool = False) -> None:
-        self._workers = workers or cores()
+        self._workers = workers or usable_cores()
         self._keep = keep
 
     def run_splits(

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from batchscore.processors import usable_cores
+
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
 DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 DELTA_CATALOG = "org.apache.spark.sql.delta.catalog.DeltaCatalog"
@@ -45,7 +47,7 @@ def cores(master: str, conf: Mapping[str, str]) -> int:
     >>> cores("local[3]", {}), cores("yarn", {"spark.executor.instances": "4", "spark.executor.cores": "2"})
     (3, 8)
     """
-    machine = os.cpu_count() or 1
+    machine = usable_cores()
     if is_local(master):
         threads = master.removeprefix("local").strip("[]").split(",")[0]
         return int(threads) if threads.isdigit() else (1 if master == "local" else machine)

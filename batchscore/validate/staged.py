@@ -5,7 +5,6 @@ Not through ``pyarrow.dataset``: importing it imports pandas (0.4 s), which the 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,11 +18,12 @@ from batchscore.arrow.types import to_arrow
 from batchscore.arrow.values import scalar_of
 from batchscore.contracts import Column, Schema, ScoringPlan, StagedFile, StagedOutput
 from batchscore.errors import UnavailableError
+from batchscore.processors import usable_cores
 
 BATCH_ROWS = 65_536
 FOOTER_THREADS = 8
 # Reading is most of a pass and leaves Python's lock.
-READ_THREADS = min(8, os.cpu_count() or 1)
+READ_THREADS = min(8, usable_cores())
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,35 @@ class Job:
         """Everything under predictions/, to see that nothing changed."""
         root = self.folder / "predictions"
         return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def every_core() -> frozenset[int]:
+    """The cores that the tests may use; asked for before :func:`one_core` takes all but one."""
+    return frozenset(os.sched_getaffinity(0))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_core(every_core: frozenset[int], worker_id: str) -> Iterator[None]:
+    """Of several test processes each is bound to a core, and so are the commands that it runs.
+
+    A command that is alone on two cores starts two workers, each of which imports the model's libraries; such small
+    jobs end as soon with one, at half the cost. See :func:`cores` for the tests that need more.
+    """
+    if worker_id != "master":
+        cores = sorted(every_core)
+        os.sched_setaffinity(0, {cores[int(worker_id.removeprefix("gw")) % len(cores)]})
+    yield
+    os.sched_setaffinity(0, every_core)
+
+
+@pytest.fixture
+def cores(every_core: frozenset[int]) -> Iterator[int]:
+    """All cores, for a test in which workers run beside each other; their number."""
+    bound = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, every_core)
+    yield len(every_core)
+    os.sched_setaffinity(0, bound)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("cores")]
 
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -11,7 +11,7 @@ import yaml
 import batchscore
 from tests.factories.jobs import Oracle, SmallJob, day_frame, end_started, make_job, text_of
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("cores")]
 
 DAYS = 3
 BAD = 1e9  # outside of the rule's range

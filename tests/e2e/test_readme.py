@@ -21,7 +21,7 @@ COMMANDS = [
     if line.startswith("$ ")
 ]
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("cores")]
 
 
 def test_the_examples_run(run_cli: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path):

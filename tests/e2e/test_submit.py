@@ -17,7 +17,12 @@ from tests.e2e.bad_models import bad_model
 from tests.e2e.conftest import ROWS, SECONDS
 from tests.factories.delta import active_adds
 
-pytestmark = [pytest.mark.e2e, pytest.mark.spark, pytest.mark.xdist_group("cluster")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.spark,
+    pytest.mark.xdist_group("cluster"),
+    pytest.mark.usefixtures("cores"),
+]
 
 
 def submit(job, *arguments: object, options: tuple[str, ...] = ()):
