@@ -84,7 +84,7 @@ TORTURE_RESULTS := $(CURDIR)/.torture.json
 torture: $(READY) ## the long form of the proofs: an hour of kills, double runs, damaged files; writes docs/reliability.md
 	rm -f $(TORTURE_RESULTS)
 	BATCHSCORE_TORTURE_RESULTS=$(TORTURE_RESULTS) BATCHSCORE_TORTURE_ROUNDS=$(TORTURE_ROUNDS) \
-	  $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist worksteal -m torture tests/torture tests/fuzz
+	  $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist worksteal -m torture tests/torture tests/fuzz tests/e2e
 	$(BIN)/python -m tests.torture.report $(TORTURE_RESULTS)
 
 .PHONY: airflow-test

@@ -21,6 +21,8 @@ SECONDS = 240
 ROWS = 2_800
 DAYS = 14
 SUITE = "conf/expectations/fraud_detection.json"
+# For a case whose like is among the others: `make torture` runs it, with all the rest that takes long.
+LONG = pytest.mark.torture
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from deltalake import DeltaTable
 
 from tests.e2e.bad_models import bad_model
-from tests.e2e.conftest import ROWS, Job
+from tests.e2e.conftest import LONG, ROWS, Job
 
 pytestmark = pytest.mark.e2e
 
@@ -60,7 +60,7 @@ def test_a_file_that_is_added_while_others_are_scored_is_of_the_next_run(job):
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("change", ["other pages", "another time"])
+@pytest.mark.parametrize("change", ["other pages", pytest.param("another time", marks=LONG)])
 def test_a_file_that_changes_while_spark_reads(job, change):
     flags = ("--runner", "spark", "--where", "amount + 0 > -1", "--set", "spark.master=local[1]")
     done = job.run(*touching(job, CHANGES[change]), *flags)

@@ -14,7 +14,7 @@ from batchscore import pipeline
 from batchscore.config import load
 from batchscore.contracts import RunOptions
 from batchscore.errors import UnavailableError
-from tests.e2e.conftest import ROWS
+from tests.e2e.conftest import LONG, ROWS
 
 pytestmark = pytest.mark.e2e
 DAY = "2026-11-01"
@@ -91,7 +91,18 @@ def test_a_full_disk_ends_the_run_and_leaves_the_table(scored, disk, output):
     assert len(rows(output)) == ROWS
 
 
-@pytest.mark.parametrize("stage", ["score", "validate", "publish"])
+@pytest.mark.parametrize(
+    ("output", "stage"),
+    [
+        ("delta", "score"),
+        ("parquet", "validate"),
+        ("delta", "publish"),
+        pytest.param("parquet", "score", marks=LONG),
+        pytest.param("delta", "validate", marks=LONG),
+        pytest.param("parquet", "publish", marks=LONG),
+    ],
+    indirect=["output"],
+)
 def test_a_disk_that_may_no_longer_be_written_leaves_the_table(scored, disk, output, stage, monkeypatch):
     monkeypatch.chdir(scored.folder)
     given = {"output.path": str(output[1]), "output.format": output[3].partition("=")[2], "scoring.runner": "local"}

@@ -11,13 +11,14 @@ import pytest
 
 from batchscore import read_predictions
 from batchscore.tables import versions
+from tests.e2e.conftest import LONG
 from tests.factories.jobs import ROWS, SmallJob, day_frame, end_started, make_job, text_of
 
 LOW = "f0 > -100"  # met by every row but those that `lower` changes
 DAYS = (1, 2, 3)
 
 
-@pytest.fixture(params=["delta", "parquet"])
+@pytest.fixture(params=["delta", pytest.param("parquet", marks=LONG)])
 def job(request, tmp_path):
     made, _ = make_job(tmp_path, days=3)
     settings = made.settings.read_text().replace("output:", f"output:\n  format: {request.param}", 1)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import batchscore
+from tests.e2e.conftest import LONG
 from tests.factories.jobs import Oracle, SmallJob, day_frame, end_started, make_job, text_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("cores")]
@@ -17,16 +18,6 @@ DAYS = 3
 BAD = 1e9  # outside of the rule's range
 LOST = (2_000, 2_007)  # keys of the second day whose value is out of range at first
 RULE = {"column": "f0", "range": [-1e6, 1e6], "name": "sane"}
-
-
-@pytest.fixture(params=["delta", "parquet"])
-def output_format(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=["local", "spark"])
-def runner(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 class Story:
@@ -75,9 +66,16 @@ class Story:
         assert all(str(day) == text_of(key // 1_000) for key, day in zip(found["id"], found["ds"], strict=True))
 
 
-@pytest.fixture
-def story(tmp_path, output_format, runner):
-    yield Story(*make_job(tmp_path / "job", DAYS), output_format, runner)
+@pytest.fixture(
+    params=[
+        "delta-spark",
+        "parquet-local",
+        pytest.param("delta-local", marks=LONG),
+        pytest.param("parquet-spark", marks=LONG),
+    ]
+)
+def story(request, tmp_path):
+    yield Story(*make_job(tmp_path / "job", DAYS), *request.param.split("-"))
     end_started()
 
 

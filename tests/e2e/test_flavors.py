@@ -40,6 +40,9 @@ def job(registry, folder, name, sample, **scoring):
     )
 
 
+PRODUCTS = (factory.register_onnx, factory.register_onnx_tensor, factory.register_onnx_mixed)
+
+
 @pytest.mark.parametrize(
     ("make", "arguments"),
     [
@@ -69,7 +72,10 @@ def test_what_is_published_is_what_the_model_gives(registry, tmp_path, make, arg
     columns = [column for column in published.column_names if column.startswith("prediction")]
     assert len(columns) == own.num_columns
     for column, values in zip(columns, own.columns, strict=True):
-        assert published[column].combine_chunks().to_pylist() == values.to_pylist(), column
+        found = published[column].combine_chunks().to_pylist()
+        # Seven rows and four hundred: a matrix product may add up a last row that is alone in another order.
+        expected = pytest.approx(values.to_pylist(), rel=1e-6) if make in PRODUCTS else values.to_pylist()
+        assert found == expected, column
 
 
 @pytest.mark.parametrize("engine", ["compiled", "onnx", "native", "pyfunc"])

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from deltalake import DeltaTable, write_deltalake
 
-from tests.e2e.conftest import DAYS, ROWS
+from tests.e2e.conftest import DAYS, LONG, ROWS
 from tests.factories.jobs import day_frame, end_started, make_job, text_of
 
 pytestmark = pytest.mark.e2e
@@ -209,7 +209,7 @@ RULES = {"rules": [{"column": "f0", "range": [-1e6, 1e6], "name": "sane"}], "max
 LEFT_OUT = (2_000, 2_007)
 
 
-@pytest.fixture(params=["delta", "parquet"])
+@pytest.fixture(params=["delta", pytest.param("parquet", marks=LONG)])
 def small(request, tmp_path):
     """A small job whose second day has two rows that a rule leaves out."""
     job, _ = make_job(tmp_path / "job")

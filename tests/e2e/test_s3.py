@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
@@ -14,7 +15,7 @@ import pytest
 
 import batchscore
 from batchscore.arrow.filesystem import open_filesystem
-from tests.e2e.conftest import DAYS, ROWS, Job
+from tests.e2e.conftest import DAYS, LONG, ROWS, Job
 from tests.object_store import Front
 
 pytestmark = pytest.mark.e2e
@@ -206,8 +207,15 @@ def pattern_of(step: str, lake: Lake) -> str:
     return STEPS[step].replace("FORMAT", lake.format)
 
 
-@both_formats
-@pytest.mark.parametrize("step", STEPS)
+def steps_of_both() -> list[Any]:
+    """Each step with one of the formats in turn; with the other by ``make torture``."""
+    formats = ("delta", "parquet")
+    usual = [pytest.param(formats[place % 2], step) for place, step in enumerate(STEPS)]
+    long = [pytest.param(formats[1 - place % 2], step, marks=LONG) for place, step in enumerate(STEPS)]
+    return usual + long
+
+
+@pytest.mark.parametrize(("lake", "step"), steps_of_both(), indirect=["lake"])
 def test_a_run_that_fails_at_a_step_changes_nothing_and_the_next_publishes(lake, step):
     first = lake.run("--partition", "ds=2026-11-01")
     assert first.returncode == 0, first.stderr
