@@ -19,7 +19,7 @@ from batchscore.arrow.predicate import mask
 from batchscore.arrow.stamps import check_same, check_time, opened_state, state_of
 from batchscore.arrow.types import arrow_schema, from_arrow
 from batchscore.arrow.values import null_scalar, typed_array
-from batchscore.contracts import Column, Predicate, Schema, Split
+from batchscore.contracts import Column, Predicate, Schema, Split, segments
 from batchscore.errors import InputError, UnavailableError
 from batchscore.schema import INTEGERS, decimal_parts, is_decimal, widened
 
@@ -114,7 +114,7 @@ def _batches(
         footer = footer_of(opened, split.path)
         _check_unchanged(split, footer)
         layout = _layout(split, footer, columns, coded)
-        groups = range(footer.metadata.num_row_groups) if split.row_groups is None else split.row_groups
+        groups = frozenset(range(footer.metadata.num_row_groups) if split.row_groups is None else split.row_groups)
         if not layout.read:
             yield from _without_reading(sum(footer.row_groups[index] for index in groups), layout, batch_rows)
             check_same(split.path, before, state_of(filesystem, split.path))
@@ -128,10 +128,12 @@ def _batches(
             coerce_int96_timestamp_unit="us",
             page_checksum_verification=True,  # where the file has checksums
         )
-        for batch in file.iter_batches(
-            batch_size=batch_rows, row_groups=list(groups), columns=list(layout.read), use_threads=False
-        ):
-            yield layout.conform(batch)
+        for segment in segments(footer.row_groups):
+            wanted = [index for index in segment if index in groups]
+            for batch in file.iter_batches(
+                batch_size=batch_rows, row_groups=wanted, columns=list(layout.read), use_threads=False
+            ):
+                yield layout.conform(batch)
     check_same(split.path, before, state_of(filesystem, split.path))
 
 

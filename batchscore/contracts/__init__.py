@@ -100,7 +100,7 @@ from batchscore.contracts.results import (
     TaskResult,
     Verdict,
 )
-from batchscore.contracts.sources import PinnedSource, Restriction, SourceFile, Split, UnreadableFile
+from batchscore.contracts.sources import PinnedSource, Restriction, SourceFile, Split, UnreadableFile, segments
 from batchscore.contracts.targets import ManifestHead, ManifestUnit, TargetState, UnitState, Withdrawal
 
 __all__ = [
@@ -201,4 +201,5 @@ __all__ = [
     "WithdrawnUnit",
     "merged",
     "predicate_columns",
+    "segments",
 ]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from batchscore.contracts.columns import Predicate, Schema, UnitValues
+
+# See `segments`: at most the rows of a usual batch, and few enough that a small file can still be cut for many cores.
+MAX_SEGMENT_ROWS = 65_536
+MIN_SEGMENT_ROWS = 4_096
+SEGMENTS_A_FILE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +91,35 @@ class Restriction:
     where_reason: str | None = None  # why `where` could not be parsed into `predicate`
 
 
+def segments(row_groups: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Row groups of a file that are read as one: as few as hold a 32nd of its rows, or 4,096 or 65,536 of them.
+
+    Tasks are cut between them and batches end with them, so that which rows are scored together is told by the file
+    and the rows of a batch alone, not by the cores or by what was measured: a matrix product rounds the last few rows
+    of a batch otherwise (BLAS does), and a run is reproduced bit for bit.
+
+    Args:
+        row_groups: rows of each row group.
+
+    >>> segments([100_000, 3_000, 3_000, 10]), segments([])
+    (((0,), (1, 2), (3,)), ())
+    """
+    least = max(MIN_SEGMENT_ROWS, min(MAX_SEGMENT_ROWS, sum(row_groups) // SEGMENTS_A_FILE))
+    found: list[tuple[int, ...]] = []
+    held: list[int] = []
+    rows = 0
+    for index, count in enumerate(row_groups):
+        held.append(index)
+        rows += count
+        if rows >= least:
+            found.append(tuple(held))
+            held, rows = [], 0
+    return (*found, tuple(held)) if held else tuple(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A piece of one file that one task reads: whole row groups.
+    """A piece of one file that one task reads: whole segments of it, see :func:`segments`.
 
     ``size`` is its share of the file's bytes. ``file_size`` and ``stamp`` are the file's own, by which a reader
     notices that it changed since it was pinned; -1 and '' check nothing.

@@ -1,4 +1,4 @@
-"""Files become tasks: large files are cut at their row groups, small ones share a task.
+"""Files become tasks: large files are cut between segments of their row groups, small ones share a task.
 
 Tasks are contiguous runs of the files in order of partition and path, because a task writes at least one file
 for each partition that it meets. Among the contiguous cuts the one with the smallest largest task is taken.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from batchscore.contracts import SourceFile, Split
+from batchscore.contracts import SourceFile, Split, segments
 
 # A task's end and the next one's start take Spark 30-60 ms, in which a fast engine scores 200,000 rows.
 TASK_SECONDS = 2.0
@@ -25,27 +25,27 @@ ASSUMED_BYTES_PER_ROW = 100
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A whole file, or one of its row groups."""
+    """A whole file, row groups None, or one of its segments."""
 
     weight: int
     file: SourceFile
-    row_group: int | None
+    row_groups: tuple[int, ...] | None
 
 
 def make_tasks(
     files: Sequence[SourceFile], *, cores: int, rows_per_task: int = 1_000_000
 ) -> tuple[tuple[Split, ...], ...]:
-    """The splits of each task; every row group of every file is in exactly one of them.
+    """The splits of each task; every segment of every file is in exactly one of them.
 
     Args:
         files: files to read; those without ``row_groups`` are not cut.
-        cores: tasks that run at a time; as many tasks are made where the row groups allow it.
+        cores: tasks that run at a time; as many tasks are made where the segments allow it.
         rows_per_task: rows in a task beyond which more tasks than cores are made.
 
     Raises:
         ValueError: when ``cores`` or ``rows_per_task`` is not positive.
 
-    >>> one = SourceFile("a.parquet", 300, "", 30, row_groups=(10, 10, 10))
+    >>> one = SourceFile("a.parquet", 3_000_000, "", 300_000, row_groups=(100_000, 100_000, 100_000))
     >>> [[split.row_groups for split in task] for task in make_tasks([one], cores=2)]
     [[(0, 1)], [(2,)]]
     """
@@ -140,10 +140,13 @@ def _task_count(weight: int, cores: int, rows_per_task: int) -> int:
 
 
 def _cut(file: SourceFile, weight: int, target: int) -> list[_Piece]:
-    """The file whole, or its row groups where it is more than ``target`` rows."""
+    """The file whole, or its segments where it is more than ``target`` rows."""
     if weight <= target or not file.row_groups:
         return [_Piece(weight, file, None)]
-    return [_Piece(max(1, rows), file, index) for index, rows in enumerate(file.row_groups)]
+    return [
+        _Piece(max(1, sum(file.row_groups[index] for index in segment)), file, segment)
+        for segment in segments(file.row_groups)
+    ]
 
 
 def _smallest_capacity(weights: Sequence[int], count: int) -> int:
@@ -187,7 +190,7 @@ def _splits(task: Sequence[_Piece]) -> tuple[Split, ...]:
     files: dict[str, SourceFile] = {}
     for piece in task:
         files[piece.file.path] = piece.file
-        groups.setdefault(piece.file.path, []).extend(() if piece.row_group is None else (piece.row_group,))
+        groups.setdefault(piece.file.path, []).extend(piece.row_groups or ())
     return tuple(_split(file, tuple(groups[path]) or None) for path, file in files.items())
 
 

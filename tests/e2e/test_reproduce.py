@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
@@ -12,7 +15,7 @@ import pytest
 import yaml
 from deltalake import DeltaTable, write_deltalake
 
-from tests.e2e.conftest import DAYS, LONG, ROWS
+from tests.e2e.conftest import DAYS, LONG, ROWS, Job
 from tests.factories.jobs import day_frame, end_started, make_job, text_of
 
 pytestmark = pytest.mark.e2e
@@ -65,6 +68,49 @@ def test_each_engine_gives_its_own_bits_again(scored):
         if engine in ("compiled", "onnx", "onedal"):
             assert found["same_artifact"] in (True, None)
             assert found["versions"]
+
+
+@pytest.mark.parametrize("engine", ["native", "pyfunc"])
+def test_a_linear_model_on_a_machine_of_more_cores(tmp_path, cores, engine):
+    """Its last few rows of a batch are rounded otherwise, so that the run must have had the same batches."""
+    job = linear_job(tmp_path)
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    run = job.batchscore("run", "--config", job.settings, "--engine", engine, "--json")
+    os.sched_setaffinity(0, range(cores))
+    assert run.returncode == 0, run.stderr
+    allowed = ("--allow-path", tmp_path / "model")
+    whole = reproduced(job, *allowed, table="predictions")
+    assert (whole["equal"], whole["comparison"]["equal"]) == (True, GROUPS * GROUP_ROWS), whole["comparison"]
+    assert reproduced(job, *allowed, "--sample", 2_000, table="predictions")["equal"] is True
+
+
+GROUPS, GROUP_ROWS = 10, 6_003  # no multiple of what a matrix product takes at a time
+
+
+def linear_job(folder):
+    import mlflow.sklearn
+    from mlflow.models import infer_signature
+    from sklearn.linear_model import LinearRegression
+
+    random = np.random.default_rng(3)
+    frame = pd.DataFrame(random.standard_normal((GROUPS * GROUP_ROWS, 12)), columns=[f"f{n}" for n in range(12)])
+    model = LinearRegression().fit(frame, random.standard_normal(len(frame)))
+    signature = infer_signature(frame.head(), np.zeros(1))
+    mlflow.sklearn.save_model(model, folder / "model", signature=signature, pip_requirements=[])
+    (folder / "data").mkdir()
+    rows = pa.Table.from_pandas(frame, preserve_index=False).append_column("id", pa.array(range(len(frame))))
+    pq.write_table(rows, folder / "data" / "one.parquet", row_group_size=GROUP_ROWS)
+    job = Job(folder)
+    job.settings.parent.mkdir()
+    settings = {
+        "model": {"name": str(folder / "model")},
+        "input": {"path": "data"},
+        "output": {"path": "predictions", "keys": ["id"]},
+        "scoring": {"runner": "local"},
+        "registry": {"allowed_paths": [str(folder / "model")]},
+    }
+    job.settings.write_text(yaml.safe_dump(settings))
+    return job
 
 
 def test_the_runs_own_version_counts(scored):

@@ -29,7 +29,9 @@ def test_each_date_has_its_state_and_its_share_of_time_and_cost():
 
 
 def test_a_date_of_many_row_groups_costs_every_core():
-    file = SourceFile("/data/transactions/ds=2026-11-20/a.parquet", 10, "t", 100, (25,) * 4, (("ds", "2026-11-20"),))
+    file = SourceFile(
+        "/data/transactions/ds=2026-11-20/a.parquet", 10, "t", 100_000, (25_000,) * 4, (("ds", "2026-11-20"),)
+    )
     plan = replace(planned(source=values.source(files=(file,))), estimated_seconds=10.0)
     (date,) = backfill.planned_dates(plan, "ds")
     assert (date.seconds, date.core_seconds) == (10.0, 20.0)

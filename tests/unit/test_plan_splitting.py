@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.contracts import SourceFile
+from batchscore.contracts import SourceFile, segments
+from batchscore.contracts.sources import MIN_SEGMENT_ROWS, SEGMENTS_A_FILE
 from batchscore.plan.splitting import TASK_SECONDS, joined, make_tasks
 
 
@@ -12,8 +13,8 @@ from batchscore.plan.splitting import TASK_SECONDS, joined, make_tasks
 def source_files(draw):
     files = []
     for index in range(draw(st.integers(1, 12))):
-        groups = tuple(draw(st.lists(st.integers(0, 500), max_size=8)))
-        rows = sum(groups) if groups else draw(st.integers(-1, 2_000))
+        groups = tuple(draw(st.lists(st.integers(0, 9_000), max_size=8)))
+        rows = sum(groups) if groups else draw(st.integers(-1, 40_000))
         ds = draw(st.sampled_from(["a", "b", None]))
         files.append(SourceFile(f"f{index}", draw(st.integers(1, 10**6)), "1:abc", rows, groups, (("ds", ds),)))
     return files
@@ -31,7 +32,7 @@ def covered(files, tasks):
     }
 
 
-@given(source_files(), st.integers(1, 9), st.integers(1, 1_000))
+@given(source_files(), st.integers(1, 9), st.integers(1, 20_000))
 def test_every_row_group_is_read_exactly_once(files, cores, rows_per_task):
     tasks = make_tasks(files, cores=cores, rows_per_task=rows_per_task)
     found, expected = covered(files, tasks)
@@ -58,11 +59,31 @@ def test_splits_carry_the_files_own_facts(files, cores):
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 7])
 def test_one_large_file_uses_all_cores(cores):
-    file = SourceFile("big", 10**9, "", 100_000, (1_000,) * 100)
+    file = SourceFile("big", 10**9, "", 1_000_000, (10_000,) * 100)
     tasks = make_tasks([file], cores=cores)
     rows = [sum(split.rows for split in task) for task in tasks]
     assert len(rows) == cores
-    assert max(rows) - min(rows) <= 2 * cores * 1_000
+    assert max(rows) - min(rows) <= 2 * cores * 40_000
+
+
+@given(st.lists(st.integers(0, 20_000), max_size=40), st.integers(1, 9), st.integers(1, 9), st.floats(1, 1e8))
+def test_cuts_lie_between_segments_whatever_the_cores_and_the_speed(groups, cores, others, speed):
+    file = SourceFile("f", 10**6, "1:abc", sum(groups), tuple(groups))
+    of_some = joined(make_tasks([file], cores=cores, rows_per_task=10_000), cores=cores, rows_per_second=speed)
+    for tasks in (of_some, make_tasks([file], cores=others, rows_per_task=30_000)):
+        for split in (split for task in tasks for split in task):
+            chosen = set(range(len(groups)) if split.row_groups is None else split.row_groups)
+            assert all(chosen.issuperset(segment) or chosen.isdisjoint(segment) for segment in segments(groups))
+
+
+@given(st.lists(st.integers(0, 200_000), max_size=60))
+def test_segments_are_all_row_groups_in_order_and_many_enough(groups):
+    found = segments(groups)
+    assert [index for segment in found for index in segment] == list(range(len(groups)))
+    rows = [sum(groups[index] for index in segment) for segment in found]
+    assert all(count >= MIN_SEGMENT_ROWS for count in rows[:-1])
+    widest = max(groups, default=0)
+    assert all(count < max(MIN_SEGMENT_ROWS, sum(groups) // SEGMENTS_A_FILE) + widest + 1 for count in rows)
 
 
 def test_many_small_files_share_a_task():
@@ -105,7 +126,7 @@ def in_order(tasks):
 
 @given(source_files(), st.integers(1, 9), st.floats(1, 1e8))
 def test_joined_tasks_read_the_same_in_the_same_order(files, cores, speed):
-    tasks = make_tasks(files, cores=cores, rows_per_task=100)
+    tasks = make_tasks(files, cores=cores, rows_per_task=2_000)
     merged = joined(tasks, cores=cores, rows_per_second=speed)
     assert covered(files, merged) == covered(files, tasks)
     assert in_order(merged) == in_order(tasks)
@@ -113,7 +134,7 @@ def test_joined_tasks_read_the_same_in_the_same_order(files, cores, speed):
 
 
 def test_pieces_of_one_file_that_are_joined_are_read_as_one():
-    [file] = [SourceFile("big", 10**6, "1:abc", 100_000, (1_000,) * 100)]
+    [file] = [SourceFile("big", 10**6, "1:abc", 100_000, (5_000,) * 20)]
     merged = joined(make_tasks([file], cores=2, rows_per_task=5_000), cores=2, rows_per_second=1e6)
     assert all(len(task) == 1 for task in merged)
     assert sum(split.rows for task in merged for split in task) == 100_000
