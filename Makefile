@@ -51,7 +51,7 @@ test: test-unit test-spark test-e2e ## all tests: unit first, then spark, then e
 
 .PHONY: test-unit
 test-unit: $(READY) ## unit tests and doctests: no Java
-	$(BIN)/python -m pytest -q -n $(WAITING_WORKERS) tests/unit tests/fuzz batchscore
+	$(BIN)/python -m pytest -q -n $(WAITING_WORKERS) --dist worksteal tests/unit tests/fuzz batchscore
 
 .PHONY: test-spark
 test-spark: $(READY) ## tests that share a Spark session
