@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -41,9 +40,6 @@ def job(registry, folder, name, sample, **scoring):
     )
 
 
-PRODUCTS = (factory.register_onnx, factory.register_onnx_tensor, factory.register_onnx_mixed)
-
-
 @pytest.mark.parametrize(
     ("make", "arguments"),
     [
@@ -69,16 +65,14 @@ def test_what_is_published_is_what_the_model_gives(registry, tmp_path, make, arg
     assert record.rows == len(sample)
     published = DeltaTable(tmp_path / "out").to_pyarrow_table().sort_by("row")
     model = models.pin(f"{name}/1", tracking_uri=registry.tracking_uri)
-    own = loaded(engines.choose("auto", model), factory.files_of(model), 1).score(factory.batch_of(model, sample))
+    engine, rows = loaded(engines.choose("auto", model), factory.files_of(model), 1), factory.batch_of(model, sample)
+    # In the same batches: a matrix product may round a row that is alone in its batch otherwise.
+    parts = [engine.score(rows.slice(start, 7)) for start in range(0, rows.num_rows, 7)]
+    own = pa.Table.from_batches(parts).combine_chunks()
     columns = [column for column in published.column_names if column.startswith("prediction")]
     assert len(columns) == own.num_columns
     for column, values in zip(columns, own.columns, strict=True):
-        found = published[column].combine_chunks().to_pylist()
-        if make in PRODUCTS:
-            # Seven rows and four hundred: a matrix product may add up a last row that is alone in another order.
-            np.testing.assert_allclose(found, values.to_pylist(), rtol=1e-6, err_msg=column)
-        else:
-            assert found == values.to_pylist(), column
+        assert published[column].combine_chunks().to_pylist() == values.to_pylist(), column
 
 
 @pytest.mark.parametrize("engine", ["compiled", "onnx", "native", "pyfunc"])
