@@ -123,6 +123,7 @@ def misspelled(values: Iterable[str], type_name: str) -> set[str]:
         typed = array_of(given, pa.string()).cast(to_arrow(type_name))
         return {value for value, scalar in zip(given, typed, strict=True) if partition_value(scalar) != value}
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, InputError, SettingsError):
+        # One value that the type cannot hold fails the cast of all: which one it is, is asked of each.
         return {value for value in given if not is_canonical(value, type_name)}
 
 
