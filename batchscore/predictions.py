@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,7 +27,7 @@ Partitions = Mapping[str, str | Sequence[str | None] | None]
 
 
 def read_predictions(
-    uri: str,
+    uri: str | os.PathLike[str],
     *,
     version: int | None = None,
     columns: Sequence[str] | None = None,
@@ -51,6 +52,7 @@ def read_predictions(
         SettingsError: an unknown column, with near names, or a condition that only Spark can evaluate.
         UnavailableError: storage could not be reached.
     """
+    uri = os.fspath(uri)
     table = open_table(uri, version)
     if table is None:
         raise InputError(f"no prediction table is at {uri}", hint="check the path: it is output.path of the job")

@@ -13,17 +13,18 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchscore import heartbeats, manifests, record
+from batchscore import heartbeats, manifests, read_predictions, record
 from batchscore.clean import clean
 from batchscore.contracts import RunRecord
 from batchscore.errors import FencedOutError, InputError, SettingsError
 from batchscore.heartbeats import Heartbeat, Process, Watch
 from batchscore.plan.units import is_live
-from batchscore.publish import commit, explain_failure, fence, inspect, may_publish
+from batchscore.publish import commit, explain_failure, fence, may_publish
 from batchscore.publish.cleanup import FENCE_FOLDER
 from batchscore.publish.retained import retained
+from batchscore.tables.pointer import VERSIONS_FOLDER
 from tests.factories.delta import newest, set_properties
-from tests.factories.staging import day, make_plan, offer, publish_run, stage
+from tests.factories.staging import day, look, make_plan, offer, publish_run, stage
 
 D1, D2 = day("2026-01-01"), day("2026-01-02")
 FIRST, DEAD, OTHER = (f"2026010{n}T000000-{n * 8}" for n in "123")
@@ -44,7 +45,7 @@ def run(number):
 def prepared(table, run_id, units=(D2,), *, manifest=True):
     """A run that has staged, and is about to publish."""
     keys = dict.fromkeys(units, "x")
-    plan = make_plan(inspect(table), run_id, keys)
+    plan = make_plan(look(table), run_id, keys)
     files = [stage(plan, unit, [1, 2]) for unit in units]
     staged, written = offer(plan, files, keys)
     if not manifest:
@@ -341,6 +342,25 @@ def test_other_peoples_files_are_never_touched(table):
     killed(table)
     clean(table)
     assert all((Path(table) / name).exists() for name in names)
+
+
+def test_every_version_of_a_parquet_table_can_be_read_after_its_runs_have_grown_old(tmp_path):
+    """Of the runs that published their files' age is all that is known; one has died since."""
+    path = tmp_path / "parquet"
+    for run_id, key in ((FIRST, "k"), (OTHER, "l")):
+        publish_run(str(path), run_id, {D1: key})
+    killed(str(path))
+    stray = path / VERSIONS_FOLDER / f"{2:020d}-{DEAD}-0123abcd.json"  # of a commit that another one beat
+    stray.write_text("{}")
+    expected = [read_predictions(path, version=version) for version in (0, 1)]
+    for file in (file for file in path.rglob("*") if file.is_file()):
+        long_ago = file.stat().st_mtime - 2 * DAY_SECONDS
+        os.utime(file, (long_ago, long_ago))
+    (removed,) = clean(str(path)).removed
+    assert removed.run_id == DEAD
+    assert not stray.exists()
+    assert not list(path.rglob(f"*{DEAD}*.parquet"))
+    assert [read_predictions(path, version=version) for version in (0, 1)] == expected
 
 
 def test_a_place_without_a_table_is_an_input_error(tmp_path):
