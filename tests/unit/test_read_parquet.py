@@ -35,6 +35,15 @@ def days(tmp_path):
     return root
 
 
+def test_a_partition_column_may_begin_with_an_underscore(tmp_path):
+    for day in ("2026-11-21", "2026-11-22"):
+        write(pa.table({"id": [1]}), tmp_path / f"t/_ds={day}/part-0.parquet")
+    write(pa.table({"other": [1]}), tmp_path / "t/_staging/x.parquet")
+    source = pin(str(tmp_path / "t"))
+    assert source.partition_columns == ("_ds",)
+    assert len(source.files) == 2
+
+
 def test_one_file(tmp_path):
     path = write(every_type(), tmp_path / "one.parquet", row_group_size=2)
     source = pin(str(path))

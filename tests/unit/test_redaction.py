@@ -73,6 +73,9 @@ def test_values_that_were_learned_are_masked_whatever_stands_around_them():
     assert redact(text) == f"'{MASK}' {MASK} {MASK} Ann Author short require visible xs3cr3tpwx"
     learn(["a-long-secret-of-many-characters"])
     assert redact("xa-long-secret-of-many-charactersx") == f"x{MASK}x"
+    longer = [f"a-long-secret-of-many-characters{end}" for end in ("-and-more", "/9", "-and")]
+    learn(longer)  # none leaves its end behind, whatever the order in which they were learned
+    assert redact(" ".join(longer)) == " ".join([MASK] * 3)
 
 
 @pytest.mark.parametrize(

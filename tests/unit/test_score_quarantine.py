@@ -31,7 +31,7 @@ from batchscore.engines.given import PREFIX, behind
 from batchscore.engines.isolation import HOPELESS_PROBES, HOPELESS_ROWS, Isolating
 from batchscore.errors import BadRowsError, BatchscoreError, ModelError, ModelRaisedError
 from batchscore.score.core import scorable_inputs, score_batch
-from batchscore.score.quarantine import quarantine_schema, samples
+from batchscore.score.quarantine import Fault, part, quarantine_schema, raised_fault, samples
 from batchscore.score.worker import known_rows, run_batches_task
 from batchscore.score.writer import QuarantineWriter
 from tests.factories import values
@@ -108,6 +108,28 @@ def test_a_row_with_several_faults_is_left_out_once_for_the_first(tmp_path):
     assert scored.table.num_rows == 0
     two = score_batch(batch([1], [1.0]), task(tmp_path, both), Doubling())
     assert left_out(two) == [(1, "out_of_range", "between", {"amount": "1", "id": "1"})]
+
+
+def test_several_values_of_several_rows_stay_with_their_rows(tmp_path):
+    both = Rule(
+        "between", "out_of_range", ("amount", "id"), And((POSITIVE.holds, Compare("id", ">", Constant(1, "integer"))))
+    )
+    scored = score_batch(batch([1, 2, 3, 4], [1.0, -2.0, 3.0, -4.0]), task(tmp_path, both), Doubling())
+    assert left_out(scored) == [
+        (1, "out_of_range", "between", {"amount": "1", "id": "1"}),
+        (2, "out_of_range", "between", {"amount": "-2", "id": "2"}),
+        (4, "out_of_range", "between", {"amount": "-4", "id": "4"}),
+    ]
+
+
+def test_details_stay_with_their_rows_where_some_are_out_already(tmp_path):
+    rows = batch([1, 2, 3], [-1.0, 2.0, 3.0])
+    rule = Fault("out_of_range", "positive", pa.array([True, False, False]), ("amount",), "positive")
+    (raised,) = raised_fault([(2, "of 3"), (0, "of 1")], 3, ["amount"])
+    parted = part([rule, raised], rows, rows, task(tmp_path))
+    assert parted.kept.to_pylist() == [False, True, False]
+    found = [(row["id"], row["_reason"], row["_detail"]) for piece in parted.left_out for row in piece.to_pylist()]
+    assert found == [(1, "out_of_range", "positive"), (3, "model_raised", "of 3")]
 
 
 @pytest.mark.parametrize("amount", [math.inf, -math.inf, NAN])
