@@ -14,7 +14,7 @@ from batchscore.contracts import OutputColumn, PlannedUnit, Replay
 from batchscore.errors import BatchscoreError, FencedOutError, SettingsError, UnavailableError
 from batchscore.plan.units import is_live
 from batchscore.predictions import read_predictions
-from batchscore.publish import check_removal, commit, fence, inspect, swap
+from batchscore.publish import check_removal, commit, fence, inspect, prepare, swap
 from batchscore.publish.emptied import NEWEST_COMMITS
 from batchscore.record import published_records
 from batchscore.tables import delta, open_table
@@ -31,6 +31,7 @@ from tests.factories.staging import (
     stage,
 )
 
+SECONDS = 120  # of processes that start beside other tests
 D1, D2, D3 = day("2026-01-01"), day("2026-01-02"), day(None)
 BOTH = {D1: "k1", D2: "k2"}
 
@@ -62,6 +63,7 @@ def runs_by_unit(table):
 def prepared(table, run_id, keys, **options):
     """A plan with its staged output and manifest, ready to commit."""
     plan = make_plan(look(table), run_id, keys, **options)
+    prepare(table)  # as a run does: others that begin then do not take what it stages for someone else's files
     staged, manifest = offer(plan, [stage(plan, values, range(2)) for values in keys], keys)
     return plan, staged, manifest
 
@@ -122,27 +124,32 @@ def test_nothing_offered_is_nothing_committed(table):
 
 
 def _publish_same(table, gate, results, run_id, keys):
-    plan, staged, manifest = prepared(table, run_id, keys)
-    gate.wait()
     try:
+        plan, staged, manifest = prepared(table, run_id, keys)
+        gate.wait(SECONDS)
         receipt = commit(plan, staged, manifest, is_live=is_live, max_attempts=60)
         results.put((run_id, receipt.version, len(receipt.published), len(receipt.dropped)))
     except FencedOutError as error:
         results.put((run_id, "fenced", str(error), 0))
+    except Exception as error:
+        results.put((run_id, "failed", repr(error), -1))
+        raise
 
 
 def _in_processes(table, offers):
     context = multiprocessing.get_context("spawn")
     gate, results = context.Barrier(len(offers)), context.Queue()
     workers = [
-        context.Process(target=_publish_same, args=(table, gate, results, run_id, keys))
+        # Daemons: the tests' process ends without them where one never comes to its end.
+        context.Process(target=_publish_same, args=(table, gate, results, run_id, keys), daemon=True)
         for run_id, keys in offers.items()
     ]
     for worker in workers:
         worker.start()
-    found = [results.get(timeout=60) for _ in workers]
+    found = [results.get(timeout=SECONDS) for _ in workers]
     for worker in workers:
-        worker.join(60)
+        worker.join(SECONDS)
+    assert [entry for entry in found if entry[1] == "failed"] == []
     return found
 
 
